@@ -1,0 +1,5 @@
+"""`python -m prefetch`."""
+
+from prefetch.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Builds and closes everything; one function for each command."""

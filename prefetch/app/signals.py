@@ -1,0 +1,53 @@
+"""SIGINT and SIGTERM end a run cleanly: what was fetched stays, the report is still printed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Interruption:
+    """Which signal has come, if any. The second one ends the process at once: nothing is lost."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Cancel `task` when a signal comes."""
+        self._task = task
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._caught, number)
+
+    def _caught(self, number: int) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        if self._task is not None:
+            self._task.cancel()
+
+
+def run(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> tuple[T, int | None]:
+    """Run to the end; returns the result and the number of the signal that cut it short.
+
+    `work` has to catch the CancelledError of an interruption to return a result; one that does
+    not exits with the signal's status.
+    """
+    interruption = Interruption()
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            interruption.watch(task)
+        return await work(interruption)
+
+    try:
+        return asyncio.run(main()), interruption.signal
+    except asyncio.CancelledError:
+        raise SystemExit(128 + (interruption.signal or signal.SIGTERM)) from None

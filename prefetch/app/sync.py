@@ -1,0 +1,185 @@
+"""`sync` and `plan`: the main job, and its price."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prefetch.app.requests import SourceRequest, SyncRequest
+from prefetch.app.runtime import Runtime, open_runtime, settings_at
+from prefetch.app.selecting import platforms_of, read_sources, select
+from prefetch.app.signals import Interruption, run
+from prefetch.events import Emit, Remark, RunFinished, RunStarted
+from prefetch.state.ledger import Budget
+from prefetch.sync.admission import Admission, Patience, price_to_hold
+from prefetch.sync.catalog import Catalog
+from prefetch.sync.documents import Documents
+from prefetch.sync.engine import Engine, Run
+from prefetch.sync.fetcher import Fetcher
+from prefetch.sync.planner import Planner
+from prefetch.sync.report import PlanReport, SyncReport, run_image_record
+from prefetch.sync.resolver import Resolver
+from prefetch.sync.transfer import Transfer
+from prefetch.sync.visibility import Visibilities
+from prefetch.sync.wanted import Action, Outcome, PlannedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a plan and a run are made with."""
+
+    resolver: Resolver
+    planner: Planner
+    documents: Documents
+
+
+def parts_of(runtime: Runtime) -> Parts:
+    """The planner and what it needs."""
+    documents = Documents(runtime.store)
+    resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
+    planner = Planner(
+        state=runtime.state,
+        store=runtime.store,
+        documents=documents,
+        upstreams=runtime.upstreams,
+        resolver=resolver,
+    )
+    return Parts(resolver, planner, documents)
+
+
+def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
+    """Sync; returns the report and the signal that ended the run early, if one did."""
+    return run(lambda interruption: _sync(request, emit, interruption))
+
+
+async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
+    settings = settings_at(request.source.place)
+    platforms = platforms_of(request.source, settings)
+    parsed = read_sources(request.source, settings)
+    for note in parsed.notes:
+        emit(Remark(str(note)))
+    async with open_runtime(settings, request.source.place, emit) as runtime:
+        clock = runtime.clock
+        started = clock.monotonic()
+        run_id = await runtime.state.runs.start("sync", clock.now())
+        job = Run()
+        errors = parsed.errors
+        try:
+            selection = await select(parsed, runtime, platforms)
+            errors = selection.errors
+            job.wanted = selection.wanted
+            emit(RunStarted(run_id, len(job.wanted)))
+            engine = await _engine(runtime)
+            deadline = None if request.timeout is None else started + request.timeout
+            await engine.run(job, Patience(request.wait, deadline))
+        except asyncio.CancelledError:
+            if interruption.signal is None:
+                raise
+        report = SyncReport(
+            run_id=run_id,
+            results=job.ordered(),
+            errors=errors,
+            budgets=await _budgets(runtime),
+            requests=sum(client.requests for client in runtime.upstreams.opened()),
+            seconds=clock.monotonic() - started,
+            interrupted=interruption.signal is not None,
+        )
+        await _remember(runtime, report)
+        emit(RunFinished(run_id, report.outcome))
+        return report
+
+
+async def _engine(runtime: Runtime) -> Engine:
+    parts = parts_of(runtime)
+    visibilities = Visibilities(runtime.state, runtime.clock)
+    await visibilities.load()
+    fetcher = Fetcher(
+        state=runtime.state,
+        ledger=runtime.ledger,
+        store=runtime.store,
+        documents=parts.documents,
+        transfer=Transfer(runtime.store, runtime.clock, runtime.emit),
+        clock=runtime.clock,
+    )
+    return Engine(
+        state=runtime.state,
+        ledger=runtime.ledger,
+        planner=parts.planner,
+        fetcher=fetcher,
+        resolver=parts.resolver,
+        visibilities=visibilities,
+        clock=runtime.clock,
+        emit=runtime.emit,
+    )
+
+
+async def _remember(runtime: Runtime, report: SyncReport) -> None:
+    """Keep the history, and `index.json` where it may have changed."""
+    runs = runtime.state.runs
+    await runs.record(report.run_id, [run_image_record(result) for result in report.results])
+    await runs.finish(
+        report.run_id,
+        report.outcome,
+        runtime.clock.now(),
+        images=len(report.results),
+        pulls=sum(result.pulls for result in report.results),
+        bytes_fetched=sum(result.bytes_fetched for result in report.results),
+    )
+    previous = [other for other in await runs.list(2) if other.id != report.run_id]
+    # A run without an outcome was killed (or goes on): what it did is not in the index yet.
+    settled = all(other.outcome is not None for other in previous) and bool(previous)
+    if not settled or report.count(Outcome.SYNCED):
+        await Catalog(runtime.state, runtime.store).write_index(runtime.data_dir)
+
+
+async def _budgets(runtime: Runtime) -> list[Budget]:
+    """What is left, as far as this run's meters are known."""
+    clients = runtime.upstreams.opened()
+    return [await runtime.ledger.budget(client.meter, client.policy) for client in clients]
+
+
+def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
+    """Resolve and price everything; only free requests are sent."""
+    report, _ = run(lambda _: _plan(request, emit))
+    return report
+
+
+async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
+    settings = settings_at(request.place)
+    platforms = platforms_of(request, settings)
+    parsed = read_sources(request, settings)
+    async with open_runtime(settings, request.place, emit) as runtime:
+        selection = await select(parsed, runtime, platforms)
+        parts = parts_of(runtime)
+        images = await parts.planner.plan(selection.wanted)
+        todo = [image for image in images if image.problem is None and not image.needs_nothing]
+        for client, some in (await parts.resolver.by_client(todo)).items():
+            admission = Admission(
+                client=client,
+                ledger=runtime.ledger,
+                planner=parts.planner,
+                clock=runtime.clock,
+                emit=emit,
+                patience=Patience(),
+            )
+            queue = admission.ordered(some)
+            _schedule(queue, await admission.timetable(queue), runtime.clock.now())
+        for image in images:
+            if image.needs_nothing:
+                image.action = Action.NONE
+        starts = [image.start_at for image in images if image.start_at is not None]
+        return PlanReport(
+            images=images,
+            errors=selection.errors,
+            budgets=await _budgets(runtime),
+            finish_at=max(starts, default=runtime.clock.now()),
+        )
+
+
+def _schedule(queue: Sequence[PlannedImage], starts: Sequence[datetime], now: datetime) -> None:
+    for image, start in zip(queue, starts, strict=True):
+        image.start_at = start
+        later = start > now and price_to_hold(image) > 0
+        image.action = Action.DEFER if later else Action.SYNC

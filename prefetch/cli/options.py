@@ -1,0 +1,169 @@
+"""Options that several commands share, and how each is read from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Kubernetes gives every pod variables of each service: PREFETCH_PORT=tcp://10.0.0.7:5000.
+_SERVICE_VARIABLE = re.compile(r"(tcp|udp|sctp)://")
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Option(click.Option):
+    """An option that is also read from PREFETCH_COMMAND_OPTION, then PREFETCH_OPTION."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The environment's value; what Kubernetes put there for a service is no value."""
+        for name in self.variables(ctx):
+            value = os.environ.get(name)
+            if value and not _SERVICE_VARIABLE.match(value):
+                return value
+        return None
+
+    def variables(self, ctx: click.Context) -> Sequence[str]:
+        """The variables' names, the command's own first."""
+        option = (self.name or "").upper()
+        words = ctx.command_path.split()[1:]
+        command = "_".join(words).upper().replace("-", "_")
+        return (
+            [f"PREFETCH_{command}_{option}", f"PREFETCH_{option}"]
+            if command
+            else [f"PREFETCH_{option}"]
+        )
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """`click.option` with the environment's names."""
+    return click.option(*names, cls=Option, **settings)
+
+
+@dataclass(slots=True)
+class Globals:
+    """What stands on either side of COMMAND."""
+
+    config: Path | None = None
+    data_dir: Path | None = None
+    log_level: str | None = None
+    log_format: str = "text"
+    verbose: int = 0
+    quiet: bool = False
+
+    @property
+    def level(self) -> str:
+        """The log level that --log-level, or else -v, asks for."""
+        if self.log_level:
+            return self.log_level
+        return ("warning", "info", "debug")[min(self.verbose, 2)]
+
+
+_GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("--config",),
+        {
+            "type": click.Path(dir_okay=False, path_type=Path),
+            "metavar": "FILE",
+            "help": "Configuration; else ./prefetch.yaml, the user's or /etc/prefetch/'s.",
+        },
+    ),
+    (
+        ("--data-dir",),
+        {
+            "type": click.Path(file_okay=False, path_type=Path),
+            "metavar": "DIR",
+            "help": "Where the cache and its state live.",
+        },
+    ),
+    (
+        ("--log-level",),
+        {"type": click.Choice(LOG_LEVELS), "help": "What is logged to stderr."},
+    ),
+    (
+        ("--log-format",),
+        {"type": click.Choice(("text", "json")), "help": "How it is logged."},
+    ),
+    (("-v", "--verbose"), {"count": True, "help": "Log more; twice: everything."}),
+    (
+        ("-q", "--quiet"),
+        {"is_flag": True, "help": "Print only what failed or was deferred."},
+    ),
+)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    found = ctx.ensure_object(Globals)
+    source = ctx.get_parameter_source(param.name or "")
+    if source not in (ParameterSource.DEFAULT, None):
+        setattr(found, param.name or "", value)
+
+
+def global_options(function: F) -> F:
+    """The global options, on the group itself."""
+    for names, settings in reversed(_GLOBAL):
+        function = option(*names, expose_value=False, callback=_keep, **settings)(function)
+    return function
+
+
+def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same after COMMAND, where help does not repeat them and the environment is not read.
+
+    The decorated function gets the Globals as its first argument.
+    """
+    for names, settings in reversed(_GLOBAL):
+        function = click.option(
+            *names, expose_value=False, callback=_keep, hidden=True, **settings
+        )(function)
+    return click.pass_obj(function)
+
+
+def output_option(*formats: str) -> Callable[[F], F]:
+    """`-o/--output`; JSON goes to stdout alone, one document."""
+    return option(
+        "-o",
+        "--output",
+        type=click.Choice(formats or ("text", "json")),
+        default="text",
+        show_default=True,
+        help="How the result is printed.",
+    )
+
+
+def source_options(function: F) -> F:
+    """SOURCE… and what goes with it."""
+    for decorate in reversed(
+        (
+            click.argument("sources", nargs=-1, metavar="[SOURCE]..."),
+            option(
+                "--image",
+                "images",
+                multiple=True,
+                metavar="REF",
+                help="An image by name; repeatable.",
+            ),
+            option(
+                "--platform",
+                "platforms",
+                multiple=True,
+                metavar="P",
+                help="linux/arm64, or all; repeatable. [default: linux on this host's "
+                "architecture]",
+            ),
+            option(
+                "--reserve",
+                metavar="N|N%",
+                help="Pulls that are left to others, or a share of the limit. [default: 20%]",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function

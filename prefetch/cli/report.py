@@ -1,0 +1,145 @@
+"""Prints reports: JSON for scripts, short lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from prefetch.cli.text import local, plural, size, table
+from prefetch.clock import rfc3339
+from prefetch.errors import SourceError
+from prefetch.state.ledger import Budget
+from prefetch.sync.report import PlanReport, SyncReport
+from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage
+
+_MARKS = {
+    Outcome.SYNCED: ("synced", "green"),
+    Outcome.UNCHANGED: ("unchanged", None),
+    Outcome.DEFERRED: ("deferred", "yellow"),
+    Outcome.FAILED: ("failed", "red"),
+}
+
+
+def print_json(document: Any) -> None:
+    """One document on standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_sync(report: SyncReport, *, output: str, quiet: bool) -> None:
+    """What a sync did."""
+    if output == "json":
+        print_json(report.document())
+        print_source_errors(report.errors)
+        return
+    shown = [r for r in report.results if not quiet or r.outcome in _TROUBLE]
+    for result in shown:
+        _print_result(result)
+    print_source_errors(report.errors)
+    if not quiet:
+        click.echo(_summary(report))
+        print_budgets_line(report.budgets)
+
+
+_TROUBLE = (Outcome.FAILED, Outcome.DEFERRED)
+
+
+def _print_result(result: ImageResult) -> None:
+    word, colour = _MARKS[result.outcome]
+    click.echo(f"{click.style(word.ljust(9), fg=colour)} {result.reference}{_details(result)}")
+    if result.problem is not None:
+        click.echo(f"          {result.problem.message}")
+    if result.platforms_missing:
+        click.echo(f"          lacks {', '.join(result.platforms_missing)}")
+
+
+def _details(result: ImageResult) -> str:
+    if result.outcome is Outcome.SYNCED:
+        return f"  ({plural(result.pulls, 'pull')}, {size(result.bytes_fetched)} fetched)"
+    if result.outcome is Outcome.DEFERRED and result.retry_at is not None:
+        return f"  until about {local(result.retry_at)}"
+    return ""
+
+
+def _summary(report: SyncReport) -> str:
+    counts = [
+        click.style(f"{report.count(outcome)} {word}", fg=colour)
+        for outcome, (word, colour) in _MARKS.items()
+        if report.count(outcome)
+    ]
+    pulls = sum(result.pulls for result in report.results)
+    fetched = sum(result.bytes_fetched for result in report.results)
+    return (
+        f"{plural(len(report.results), 'image')}: {', '.join(counts) or 'nothing to do'}; "
+        f"{plural(pulls, 'pull')}, {size(fetched)} in {report.seconds:.1f} s"
+    )
+
+
+def print_budgets_line(budgets: Sequence[Budget]) -> None:
+    """One line for each meter that reports a limit."""
+    for budget in budgets:
+        if budget.limit is not None:
+            click.echo(
+                f"{budget.meter.registry} ({budget.meter.identity}): "
+                f"{budget.remaining} of {budget.limit} pulls left, reserve {budget.reserve}"
+            )
+
+
+def print_source_errors(errors: Iterable[SourceError]) -> None:
+    """Bad entries, as `file:line: what is wrong`, on standard error."""
+    for error in errors:
+        click.echo(str(error), err=True)
+
+
+def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
+    """What a sync would do and cost."""
+    if output == "json":
+        print_json(report.document())
+        print_source_errors(report.errors)
+        return
+    images = [i for i in report.images if not quiet or i.action not in (Action.NONE, Action.SYNC)]
+    if images:
+        click.echo(
+            table(
+                ("REFERENCE", "ACTION", "PULLS ", "BYTES ", "START"),
+                [_plan_row(image) for image in images],
+            )
+        )
+    for image in report.images:
+        if image.problem is not None:
+            click.echo(f"{image.wanted.name}: {image.problem.message}")
+    print_source_errors(report.errors)
+    if not quiet:
+        click.echo(_plan_summary(report))
+        print_budgets_line(report.budgets)
+
+
+def _plan_row(image: PlannedImage) -> tuple[str, ...]:
+    deferred = image.action is Action.DEFER and image.start_at is not None
+    start = rfc3339(image.start_at) if deferred and image.start_at else "-"
+    fetched = "-" if image.action is Action.NONE else size(image.bytes)
+    return (
+        image.wanted.name,
+        str(image.action),
+        _bounds(image.pulls_min, image.pulls_max),
+        fetched,
+        start,
+    )
+
+
+def _bounds(low: int, high: int | None) -> str:
+    """`2`, `1-3`, or `1+` where nothing bounds it."""
+    if high is None:
+        return f"{low}+"
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _plan_summary(report: PlanReport) -> str:
+    low, high = report.pulls()
+    available = report.pulls_available()
+    has = "no limit reported" if available is None else f"{available} available now"
+    finish = "" if report.finish_at is None else f"; done about {local(report.finish_at)}"
+    price = _bounds(low, high)
+    return f"{plural(len(report.images), 'image')}: {price} pulls needed, {has}{finish}"

@@ -1,0 +1,294 @@
+"""The shape of `prefetch.yaml`, checked by pydantic. Loaded only when there is a file.
+
+Each model has a `build` that makes the settings; `base` is the file's directory, which relative
+paths start from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from prefetch.config import values
+from prefetch.config.settings import (
+    ANY,
+    Access,
+    ClusterSource,
+    Listen,
+    ScheduleEntry,
+    ServeSettings,
+    SourceSpec,
+    Tls,
+)
+from prefetch.credentials.keychain import Account
+from prefetch.errors import PrefetchError
+from prefetch.oci.platform import PlatformSet
+from prefetch.oci.registries import endpoint_for
+from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
+from prefetch.remote.settings import RegistrySettings
+from prefetch.sources.selector import parse_platforms
+
+_SECRETS = frozenset({"password", "token", "secret", "identity_token", "auth"})
+
+
+class Strict(BaseModel):
+    """No unknown keys, no guessing of types; an empty value is that of a key left out."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            got = values.kind(value)
+            raise PydanticCustomError("shape", "expected a mapping, got {got}", {"got": got})
+        for key in value:
+            if key not in cls.model_fields:
+                advice = {"key": key, "advice": cls._advice(key)}
+                raise PydanticCustomError("key", "{advice}", advice)
+        fields = cls.model_fields
+        return {k: v for k, v in value.items() if v is not None or fields[k].is_required()}
+
+    @classmethod
+    def _advice(cls, key: str) -> str:
+        near = difflib.get_close_matches(key, cls.model_fields, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
+        return f"unknown key ({advice})"
+
+
+def _text(what: str, parse: Callable[[str], Any] | None = None) -> BeforeValidator:
+    """A string that `parse` turns into something; what else was given is not shown."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError(f"expected {what}, got {values.kind(value)}")
+        return parse(value) if parse else value
+
+    return BeforeValidator(check)
+
+
+def _reserve(value: Any) -> Reserve:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return Reserve.parse(str(value))
+        except PrefetchError:
+            pass
+    raise ValueError(f"expected a number or a percentage, got {values.shown(value)}")
+
+
+def _platforms(value: Any) -> PlatformSet:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):
+        raise ValueError(f"expected a list of platforms, got {values.shown(value)}")
+    try:
+        return parse_platforms(words)
+    except PrefetchError as error:
+        raise ValueError(str(error)) from None
+
+
+def _source_kind(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict) else "<file>"
+
+
+Text: TypeAlias = Annotated[str, _text("text")]
+File: TypeAlias = Annotated[str, _text("a file's path")]
+Duration: TypeAlias = Annotated[float, BeforeValidator(values.duration)]
+Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
+
+
+class LimitModel(Strict):
+    """A limit for a registry that reports none: pulls in a window of seconds."""
+
+    pulls: Annotated[int, Field(ge=1, le=10**9)]
+    window: Annotated[Duration, Field(gt=0)]
+
+
+class RegistryModel(Strict):
+    """One registry."""
+
+    endpoint: Annotated[str, _text("a URL", values.endpoint)] | None = None
+    username: Text | None = None
+    password_env: Annotated[str, _text("a variable's name", values.variable)] | None = None
+    password_file: File | None = None
+    ca_file: File | None = None
+    cert_file: File | None = None
+    key_file: File | None = None
+    reserve: Annotated[Reserve, BeforeValidator(_reserve)] = DEFAULT_RESERVE
+    limit: LimitModel | None = None
+    requests_per_second: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] | None = None
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    alternates: list[Annotated[str, _text("a registry", values.alternate)]] = []
+    immutable_tags: list[
+        Annotated[re.Pattern[str], _text("a regular expression", values.pattern)]
+    ] = []
+
+    @classmethod
+    def _advice(cls, key: str) -> str:
+        if key in _SECRETS:
+            return "secrets do not belong in this file (use password_env or password_file)"
+        return super()._advice(key)
+
+    @model_validator(mode="after")
+    def _pairs(self) -> RegistryModel:
+        if self.password_env and self.password_file:
+            raise ValueError("password_env and password_file exclude each other")
+        if (self.password_env or self.password_file) and not self.username:
+            raise ValueError("a password needs a username")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+    def build(self, name: str, base: Path) -> RegistrySettings:
+        return RegistrySettings(
+            name=name,
+            endpoint=self.endpoint or ("" if name == ANY else endpoint_for(name)),
+            ca_file=_path(self.ca_file, base),
+            cert_file=_path(self.cert_file, base),
+            key_file=_path(self.key_file, base),
+            reserve=self.reserve,
+            limit=(self.limit.pulls, self.limit.window) if self.limit else None,
+            requests_per_second=self.requests_per_second,
+            max_concurrency=self.max_concurrency,
+            alternates=tuple(self.alternates),
+            immutable_tags=tuple(self.immutable_tags),
+        )
+
+    def account(self, base: Path) -> Account | None:
+        if self.username is None:
+            return None
+        return Account(self.username, self.password_env, _path(self.password_file, base))
+
+
+class ClusterModel(Strict):
+    """Which part of a live cluster."""
+
+    namespaces: list[Text] = []
+    selector: str = ""
+    platforms: Literal["nodes"] | Platforms = "nodes"
+
+
+class ClusterSourceModel(Strict):
+    """A source that is a live cluster."""
+
+    cluster: ClusterModel
+
+
+SourceModel: TypeAlias = Annotated[
+    Annotated[File, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
+    Discriminator(_source_kind),
+]
+
+
+class TlsModel(Strict):
+    """A certificate and its key."""
+
+    cert_file: File
+    key_file: File
+
+
+class AccessModel(Strict):
+    """Who sees which private repositories."""
+
+    users: list[Text]
+    repositories: list[Text]
+
+
+class ServeModel(Strict):
+    """The embedded registry."""
+
+    listen: Annotated[Listen, _text("HOST:PORT", values.listen)] = ServeSettings().listen
+    tls: TlsModel | None = None
+    htpasswd_file: File | None = None
+    access: list[AccessModel] | None = None
+    tag_ttl: Duration = ServeSettings().tag_ttl
+    tag_wait: Duration = ServeSettings().tag_wait
+    negative_ttl: Duration = ServeSettings().negative_ttl
+
+    def build(self, base: Path) -> ServeSettings:
+        tls, access = self.tls, self.access
+        return ServeSettings(
+            listen=self.listen,
+            tls=Tls(base / tls.cert_file, base / tls.key_file) if tls else None,
+            htpasswd_file=_path(self.htpasswd_file, base),
+            access=None
+            if access is None
+            else tuple(Access(tuple(rule.users), tuple(rule.repositories)) for rule in access),
+            tag_ttl=self.tag_ttl,
+            tag_wait=self.tag_wait,
+            negative_ttl=self.negative_ttl,
+        )
+
+
+class ScheduleModel(Strict):
+    """A timed sync."""
+
+    name: Text
+    cron: Annotated[str, _text("five fields as in crontab", values.cron)]
+    sources: list[SourceModel] = []
+    jitter: Duration = 0.0
+
+    def build(self, base: Path) -> ScheduleEntry:
+        return ScheduleEntry(self.name, self.cron, build_sources(self.sources, base), self.jitter)
+
+
+class FileModel(Strict):
+    """The whole file."""
+
+    data_dir: File | None = None
+    state_url: Annotated[str, _text("a database URL", values.state_url)] | None = None
+    platforms: Platforms = None
+    registries: dict[
+        Annotated[str, _text("a registry's name", values.registry_name)], RegistryModel
+    ] = {}
+    sources: list[SourceModel] = []
+    serve: ServeModel = ServeModel()
+    schedule: list[ScheduleModel] = []
+
+    @model_validator(mode="after")
+    def _any_registry(self) -> FileModel:
+        every = self.registries.get(ANY)
+        if every is not None and (every.endpoint or every.username):
+            raise ValueError("registries.*: an endpoint and a username belong to one registry")
+        return self
+
+    @model_validator(mode="after")
+    def _names_once(self) -> FileModel:
+        names = [entry.name for entry in self.schedule]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"schedule: the name {values.shown(twice)} is used twice")
+        return self
+
+
+def build_sources(sources: list[Any], base: Path) -> tuple[SourceSpec, ...]:
+    """The settings of a `sources` list."""
+    return tuple(
+        base / source
+        if isinstance(source, str)
+        else ClusterSource(
+            tuple(source.cluster.namespaces), source.cluster.selector, source.cluster.platforms
+        )
+        for source in sources
+    )
+
+
+def _path(text: str | None, base: Path) -> Path | None:
+    return None if text is None else base / text

@@ -1,0 +1,134 @@
+"""What the configuration says, checked and typed; without a file, the defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from prefetch.credentials.keychain import Account
+from prefetch.oci.platform import Platform, PlatformSet
+from prefetch.oci.registries import DEFAULT_REGISTRIES, endpoint_for
+from prefetch.remote.settings import RegistrySettings
+
+ANY: Final = "*"
+"""The key of `registries` that stands for every registry without one of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSource:
+    """A live cluster as a source; `platforms` "nodes" means those of its nodes."""
+
+    namespaces: tuple[str, ...] = ()
+    selector: str = ""
+    platforms: PlatformSet | Literal["nodes"] = "nodes"
+
+
+SourceSpec: TypeAlias = Path | ClusterSource
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A certificate chain and its key, PEM files."""
+
+    cert_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Users (`anonymous` is one) who see private repositories, named by glob patterns."""
+
+    users: tuple[str, ...]
+    repositories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """The embedded registry. Times are seconds; `access` None lets every authenticated user in."""
+
+    listen: Listen = Listen("127.0.0.1", 5000)
+    tls: Tls | None = None
+    htpasswd_file: Path | None = None
+    access: tuple[Access, ...] | None = None
+    tag_ttl: float = 300.0
+    tag_wait: float = 0.2
+    negative_ttl: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleEntry:
+    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's."""
+
+    name: str
+    cron: str
+    sources: tuple[SourceSpec, ...] = ()
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of `prefetch.yaml`.
+
+    `path` is the file, None without one. `state_url` None means the database in the data
+    directory. `registries` holds the defaults and what the file adds; `any_registry`, if given,
+    is what every other one gets (its name and endpoint are placeholders). `accounts` go to the
+    keychain, by registry.
+    """
+
+    data_dir: Path
+    path: Path | None = None
+    state_url: str | None = field(default=None, repr=False)
+    platforms: PlatformSet = field(default_factory=lambda: (Platform.host(),))
+    registries: Mapping[str, RegistrySettings] = field(
+        default_factory=lambda: {
+            name: RegistrySettings.default(name) for name in DEFAULT_REGISTRIES
+        }
+    )
+    any_registry: RegistrySettings | None = None
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    sources: tuple[SourceSpec, ...] = ()
+    serve: ServeSettings = ServeSettings()
+    schedule: tuple[ScheduleEntry, ...] = ()
+
+    @property
+    def database_url(self) -> str:
+        """Where the state is, as an SQLAlchemy URL."""
+        return self.state_url or f"sqlite:///{self.data_dir.absolute() / 'prefetch.db'}"
+
+    def registry(self, name: str) -> RegistrySettings:
+        """How the registry called `name` in references is spoken to."""
+        if name in self.registries:
+            return self.registries[name]
+        if self.any_registry is None:
+            return RegistrySettings.default(name)
+        return replace(self.any_registry, name=name, endpoint=endpoint_for(name))
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """/var/lib/prefetch for root, else $XDG_DATA_HOME/prefetch (XDG Base Directory)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/prefetch")
+    return xdg_home(environ, "XDG_DATA_HOME", ".local/share") / "prefetch"
+
+
+def xdg_home(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
+    """A base directory; relative values are to be ignored (XDG Base Directory, "Basics")."""
+    value = environ.get(variable, "")
+    if value.startswith("/"):
+        return Path(value)
+    return Path(environ.get("HOME") or os.path.expanduser("~")) / fallback  # noqa: PTH111

@@ -1,0 +1,159 @@
+"""The grammars of single values. Each raises ValueError with what was expected."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Final
+from urllib.parse import urlsplit
+
+from prefetch.config.settings import ANY, Listen
+from prefetch.errors import InvalidReference
+from prefetch.oci.reference import Repository
+from prefetch.oci.registries import known_registry
+
+MAX_SECONDS: Final = 10 * 366 * 86400.0
+MAX_PORT: Final = 65535
+
+_SHOWN: Final = 60
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PROBE = "library/any"
+_LISTEN = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STATE_URL = re.compile(r"(?:sqlite|postgresql)(?:\+[a-z0-9]+)?://\S*")
+_CRON_PART = re.compile(r"(?:\*|([0-9]+|[a-z]{3})(?:-([0-9]+|[a-z]{3}))?)(?:/([1-9][0-9]*))?")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_CRON_FIELDS: tuple[tuple[str, int, int, list[str]], ...] = (
+    ("minute", 0, 59, []),
+    ("hour", 0, 23, []),
+    ("day of month", 1, 31, []),
+    ("month", 1, 12, ["", *_MONTHS]),
+    ("day of week", 0, 7, _DAYS),
+)
+
+
+def kind(value: object) -> str:
+    """What a value is, without showing it."""
+    if value is None or value == "":
+        return "nothing"
+    names = {bool: "true or false", int: "a number", float: "a number", dict: "a mapping"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "text")
+
+
+def shown(value: object) -> str:
+    """A value for an error message: short, on one line."""
+    if value is None or isinstance(value, dict | list):
+        return kind(value)
+    text = ascii(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def duration(value: object) -> float:
+    """Seconds from `90s`, `5m`, `1h30m`, `200ms`, or a number of seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and _DURATION.fullmatch(value):
+        parts = _DURATION_PART.findall(value)
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    else:
+        raise ValueError(f"expected a duration such as 90s, 5m or 6h, got {shown(value)}")
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"expected a duration from 0 to ten years, got {shown(value)}")
+    return seconds
+
+
+def registry_name(text: str) -> str:
+    """A registry as references name it, `host[:port]`; or `*`."""
+    if text == ANY:
+        return text
+    try:
+        name = known_registry(Repository.parse(f"{text}/{_PROBE}").registry).name
+    except InvalidReference:
+        name = None
+    if name == text:
+        return text
+    advice = f"write {name}" if name is not None and "/" not in text and "." in text else ""
+    raise ValueError(advice or "expected a registry's name such as quay.io or localhost:5000")
+
+
+def alternate(text: str) -> str:
+    """A registry, or a path in one, that holds copies: `public.ecr.aws/docker`."""
+    try:
+        repository = Repository.parse(f"{text}/{_PROBE}")
+    except InvalidReference:
+        repository = None
+    if repository is None or not f"{repository}/".startswith(f"{text}/"):
+        raise ValueError(f"expected a registry, or a path in one, got {shown(text)}")
+    return text
+
+
+def endpoint(text: str) -> str:
+    """A registry's URL: http or https, a host, perhaps a port and a path; nothing else."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(f"expected an http:// or https:// URL, got {shown(text)}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong in a URL (use username and password_env)")
+    if not valid or parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise ValueError(f"expected an http:// or https:// URL, got {shown(text)}")
+    return text.rstrip("/")
+
+
+def listen(text: str) -> Listen:
+    """`HOST:PORT`, with IPv6 addresses in brackets."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match[2]) > MAX_PORT:
+        raise ValueError(f"expected HOST:PORT, got {shown(text)}")
+    return Listen(match[1].strip("[]"), int(match[2]))
+
+
+def variable(text: str) -> str:
+    """The name of an environment variable."""
+    if not _VARIABLE.fullmatch(text):
+        # Not shown: whoever mistook the name for the password has a secret here.
+        raise ValueError("expected the name of an environment variable")
+    return text
+
+
+def state_url(text: str) -> str:
+    """An SQLAlchemy URL of a database that the state can live in."""
+    if not _STATE_URL.fullmatch(text):
+        raise ValueError("expected sqlite:///PATH or postgresql://HOST/NAME")
+    return text
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"expected a regular expression, got {shown(text)}: {error}") from None
+
+
+def cron(text: str) -> str:
+    """Five fields as in crontab(5): `0 3 * * mon-fri`."""
+    fields = text.lower().split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError(f"expected five fields as in crontab, got {shown(text)}")
+    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
+        for part in field.split(","):
+            match = _CRON_PART.fullmatch(part)
+            ends = (
+                [_cron_number(end, words) for end in match.groups()[:2] if end] if match else [-1]
+            )
+            if ends != sorted(ends) or any(not low <= end <= high for end in ends):
+                raise ValueError(f"expected a {name} from {low} to {high}, got {shown(field)}")
+    return text
+
+
+def _cron_number(text: str, words: list[str]) -> int:
+    if text.isdigit():
+        return int(text)
+    return words.index(text) if text in words else -1

@@ -1,0 +1,1 @@
+"""An upstream to watch and to test against: images made on the spot, served as Docker Hub would."""

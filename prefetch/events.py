@@ -1,0 +1,165 @@
+"""What happens, as typed values: one stream that progress, history and metrics listen to.
+
+An `Emit` is called synchronously on the event loop and must return at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began; `references` is how many distinct references its sources name."""
+
+    run_id: str
+    references: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that a person should know and that is no error: one line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceResolved:
+    """A tag's digest is known (free), or the attempt has failed (`digest` None)."""
+
+    reference: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReady:
+    """The plan is made: images to fetch, and the price in pulls (`pulls_max` None: no bound)."""
+
+    images: int
+    to_fetch: int
+    pulls_min: int
+    pulls_max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStarted:
+    """An image was admitted: its pulls are held."""
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinished:
+    """What became of a reference: `synced`, `unchanged`, `deferred` or `failed`."""
+
+    reference: str
+    outcome: str
+    pulls: int = 0
+    bytes_fetched: int = 0
+    message: str | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PullSpent:
+    """One counted manifest GET was answered; `remaining` is the registry's last word."""
+
+    registry: str
+    identity: str
+    reference: str
+    remaining: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStarted:
+    """A blob's transfer began at `offset` (bytes kept from before) of `total`."""
+
+    digest: str
+    total: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobProgress:
+    """Bytes of a blob that have reached the disk so far."""
+
+    digest: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFinished:
+    """A blob is whole and verified, or (`ok` False) its transfer was given up."""
+
+    digest: str
+    fetched: int
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleEvent:
+    """A registry throttles: every request to it waits until then."""
+
+    registry: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChanged:
+    """A meter's estimate moved: `available` pulls are left above `reserve`."""
+
+    registry: str
+    identity: str
+    limit: int | None
+    remaining: int | None
+    reserve: int
+    available: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitStarted:
+    """The run waits for budget; `deferred` references are put off until about `until`."""
+
+    until: datetime
+    deferred: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run ended: `complete`, `deferred`, `failed` or `interrupted`."""
+
+    run_id: str
+    outcome: str
+
+
+Event = (
+    RunStarted
+    | Remark
+    | ReferenceResolved
+    | PlanReady
+    | ImageStarted
+    | ImageFinished
+    | PullSpent
+    | BlobStarted
+    | BlobProgress
+    | BlobFinished
+    | ThrottleEvent
+    | BudgetChanged
+    | WaitStarted
+    | RunFinished
+)
+Emit = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Stream:
+    """Hands each event to all listeners, in the order in which they came."""
+
+    listeners: list[Emit] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener."""
+        for listener in self.listeners:
+            listener(event)

@@ -1,0 +1,1 @@
+"""The format: references, descriptors, manifests, platforms, the distribution API's grammar."""

@@ -1,0 +1,59 @@
+"""How one registry is spoken to, and how patiently."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefetch.oci.registries import endpoint_for
+from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """One registry: where it is, what we may spend there and how fast. Who we are is apart.
+
+    `name` is the registry's name in references, `endpoint` its URL (http:// is plain HTTP).
+    `ca_file` is trusted besides the system's authorities; `cert_file` and `key_file` are shown to
+    the registry's own host alone (PEM). `limit` is pulls and seconds, for a registry that reports
+    none. `alternates` and `immutable_tags` (matched whole) are for those who plan.
+    """
+
+    name: str
+    endpoint: str
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    reserve: Reserve = DEFAULT_RESERVE
+    limit: tuple[int, float] | None = None
+    requests_per_second: float | None = None
+    max_concurrency: int = 8
+    alternates: tuple[str, ...] = ()
+    immutable_tags: tuple[re.Pattern[str], ...] = ()
+
+    @classmethod
+    def default(cls, name: str) -> RegistrySettings:
+        """The settings of a registry that is not configured."""
+        return cls(name=name, endpoint=endpoint_for(name))
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Patience, in seconds.
+
+    `connect_timeout` covers name, TCP and TLS; `idle_timeout` any silence of the peer, before and
+    within a body; `document_timeout` a manifest, token or tag list as a whole. Blobs have no total
+    limit. Failed requests are sent at most `attempts` times (throttled ones `throttle_attempts`),
+    after `first_wait` doubling to `longest_wait`, with jitter; `longest_wait` also bounds what
+    Retry-After may ask for.
+    """
+
+    connect_timeout: float = 10.0
+    idle_timeout: float = 30.0
+    document_timeout: float = 120.0
+    attempts: int = 5
+    throttle_attempts: int = 8
+    first_wait: float = 0.5
+    longest_wait: float = 300.0
+    max_redirects: int = 10

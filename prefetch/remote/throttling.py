@@ -1,0 +1,43 @@
+"""Throttling: when a registry says "too many requests", every request to it waits.
+
+The moment until which to wait is in the ledger, so that it holds for all processes and identities.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefetch.clock import Clock
+from prefetch.events import Emit, ThrottleEvent
+from prefetch.state.ledger import Ledger
+
+
+class Throttle:
+    """One registry's gate: open, or closed until a moment.
+
+    `longest` bounds, in seconds, what a registry may ask for.
+    """
+
+    def __init__(
+        self, registry: str, ledger: Ledger, *, clock: Clock, emit: Emit, longest: float
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._clock = clock
+        self._emit = emit
+        self._longest = longest
+        self._announced: datetime | None = None
+
+    async def wait(self) -> None:
+        """Return when requests may be sent; one event tells of each moment waited for."""
+        while (until := await self._ledger.throttled_until(self._registry)) is not None:
+            if until != self._announced:
+                self._announced = until
+                self._emit(ThrottleEvent(self._registry, until))
+            remaining = (until - self._clock.now()).total_seconds()
+            await self._clock.sleep(min(remaining, self._longest))
+
+    async def close(self, seconds: float | None) -> None:
+        """Close for as long as the registry asks; None: it did not say, longer each time."""
+        bounded = None if seconds is None else min(seconds, self._longest)
+        await self._ledger.throttled(self._registry, bounded)

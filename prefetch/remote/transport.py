@@ -1,0 +1,212 @@
+"""Requests to one registry: paced, throttled, redirected by hand, bounded.
+
+A request holds one of the registry's slots for as long as it runs, its body included. Redirects
+lead only where the guard permits, and Authorization goes to no other origin than it was meant for
+(RFC 9110 section 15.4, distribution-spec "Pulling blobs").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from prefetch.clock import Clock
+from prefetch.errors import ServerFault
+from prefetch.events import Emit
+from prefetch.remote.addresses import Guard
+from prefetch.remote.connections import Connections, broken
+from prefetch.remote.faults import redact
+from prefetch.remote.pacing import Rate, Slots
+from prefetch.remote.settings import RegistrySettings, TransportSettings
+from prefetch.remote.throttling import Throttle
+from prefetch.state.ledger import Ledger
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and headers are here, the body is not read yet.
+
+    `own` is false when a redirect has led to another origin, whose word on who we are does not
+    count. Whoever has the answer reads its body or closes it.
+    """
+
+    response: aiohttp.ClientResponse
+    url: URL
+    own: bool
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        return self.response.headers
+
+    def close(self) -> None:
+        """Done with it; an unread body takes its connection along."""
+        self.response.release()
+
+    async def read(self, limit: int) -> bytes:
+        """At most `limit` + 1 bytes of the body: one more than `limit` means that there is more.
+
+        Raises NetworkError or ServerFault.
+        """
+        content = self.response.content
+        chunks, length = [], 0
+        try:
+            while length <= limit and (chunk := await content.readany()):
+                chunks.append(chunk)
+                length += len(chunk)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise broken(error, self.url) from error
+        return b"".join(chunks)[: limit + 1]
+
+
+class Transport:
+    """Sends requests to one registry. `requests` counts all that were sent, redirects included."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        guard: Guard,
+        *,
+        slots: Slots,
+        rate: Rate | None,
+        throttle: Throttle,
+        timeouts: TransportSettings,
+    ) -> None:
+        self.guard = guard
+        self.throttle = throttle
+        self.timeouts = timeouts
+        self.requests = 0
+        self._connections = connections
+        self._slots = slots
+        self._rate = rate
+
+    @classmethod
+    async def open(
+        cls,
+        settings: RegistrySettings,
+        timeouts: TransportSettings,
+        *,
+        ledger: Ledger,
+        data_dir: Path,
+        clock: Clock,
+        emit: Emit,
+    ) -> Transport:
+        """Make ready for requests; `<data_dir>/locks` is created. Raises ConfigError."""
+        guard = Guard(settings.name, URL(settings.endpoint).raw_host or "")
+        connections = await Connections.open(settings, timeouts, guard)
+        locks = data_dir / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        count, per_second = settings.max_concurrency, settings.requests_per_second
+        rate = None
+        if per_second is not None:
+            rate = Rate(locks, settings.name, per_second, 2 * count, clock)
+        return cls(
+            connections,
+            guard,
+            slots=Slots(locks, settings.name, count, clock),
+            rate=rate,
+            throttle=Throttle(
+                settings.name, ledger, clock=clock, emit=emit, longest=timeouts.longest_wait
+            ),
+            timeouts=timeouts,
+        )
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a slot: what is sent to the registry is sent within, one request at a time.
+
+        Waits while the registry throttles. Within a turn no other must be asked for.
+        """
+        await self.throttle.wait()
+        async with self._slots.hold():
+            yield
+
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        once: bool = False,
+    ) -> Answer:
+        """One request, its redirects followed (never those of a POST).
+
+        `once` forbids aiohttp to send it again by itself. Raises NetworkError, ServerFault,
+        ForbiddenAddress, RegistryError; statuses are for the caller to judge.
+        """
+        await self.throttle.wait()
+        if self._rate is not None:
+            await self._rate.wait()
+        origin, asked = url.origin(), url
+        for _ in range(self.timeouts.max_redirects + 1):
+            self.requests += 1
+            response = await self._connections.send(method, url, headers, body=body, once=once)
+            own = url.origin() == origin
+            if response.status not in _REDIRECTS or body is not None:
+                return Answer(response, url, own)
+            response.release()
+            url = self._target(url, response.headers.get("Location"))
+            if url.origin() != origin:
+                headers = {k: v for k, v in headers.items() if k != "Authorization"}
+        raise ServerFault(
+            f"{asked.raw_host} redirects more than {self.timeouts.max_redirects} times",
+            url=redact(asked),
+        )
+
+    async def fetch(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        limit: int,
+    ) -> tuple[Answer, bytes]:
+        """A small document whole, within the document timeout. Raises as `send` and `read` do."""
+        await self.throttle.wait()
+        try:
+            async with asyncio.timeout(self.timeouts.document_timeout):
+                answer = await self.send(method, url, headers, body=body)
+                try:
+                    return answer, await answer.read(limit)
+                finally:
+                    answer.close()
+        except TimeoutError as error:
+            raise broken(error, url) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connections.close()
+
+    def _target(self, url: URL, location: str | None) -> URL:
+        """Where a redirect leads, if it may. Raises ServerFault or ForbiddenAddress."""
+        text = location or ""
+        # Signed URLs must arrive as they were written, if they were written well.
+        written_well = text.isascii() and text.isprintable() and " " not in text
+        try:
+            target = url.join(URL(text, encoded=written_well))
+        except ValueError:
+            target = URL()
+        if not text or not target.raw_host:
+            raise ServerFault(
+                f"{url.raw_host} redirects to nowhere",
+                status=HTTPStatus.FOUND,
+                url=redact(url),
+            )
+        self.guard.check(target)
+        return target.with_fragment(None)

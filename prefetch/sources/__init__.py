@@ -1,0 +1,1 @@
+"""What to fetch: image lists of several kinds, read into selectors."""

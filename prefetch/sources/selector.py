@@ -1,0 +1,145 @@
+"""Selectors: what a source asks for, before any registry is asked.
+
+Selector(reference)            one image
+Selector(repository, tags)     the tags of a repository that a query chooses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from prefetch.errors import InvalidReference, SourceError
+from prefetch.oci.platform import ALL, Platform, PlatformSet
+from prefetch.oci.reference import Reference, Repository
+
+_ALL_WORD: Final = "all"
+_SHOWN: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where something was asked for: a source's name, and the line in it (from 1)."""
+
+    source: str
+    line: int | None = None
+
+    def error(self, message: str, *, hint: str | None = None) -> SourceError:
+        """An error about this place."""
+        return SourceError(self.source, self.line, message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that was skipped on purpose, for people to know."""
+
+    origin: Origin
+    message: str
+
+    def __str__(self) -> str:
+        where = "" if self.origin.line is None else f":{self.origin.line}"
+        return f"{self.origin.source}{where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class TagQuery:
+    """Which tags of a repository are wanted: `names`, and those that pass all else that is set.
+
+    `regex` matches whole tags; `semver` is a version range; `newest` keeps that many of the
+    highest versions.
+    """
+
+    names: tuple[str, ...] = ()
+    regex: str | None = None
+    semver: str | None = None
+    newest: int | None = None
+
+    @property
+    def needs_listing(self) -> bool:
+        """Whether the registry's list of tags is needed to answer."""
+        return self.regex is not None or self.semver is not None or self.newest is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """One entry of a source: either `reference`, or `repository` with `tags`.
+
+    `platforms` None means whatever the run asks for; a higher `priority` goes first.
+    """
+
+    origin: Origin
+    reference: Reference | None = None
+    repository: Repository | None = None
+    tags: TagQuery | None = None
+    platforms: PlatformSet | None = None
+    priority: int = 0
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What came out of sources; bad entries are errors here, and the others stand."""
+
+    selectors: list[Selector] = field(default_factory=list)
+    errors: list[SourceError] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def extend(self, other: Parsed) -> None:
+        """Add another source's yield."""
+        self.selectors += other.selectors
+        self.errors += other.errors
+        self.notes += other.notes
+
+
+def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]:
+    """Each image or query once, in the order of first mention.
+
+    Platforms are united (`default` standing in where none are named, so that every result names
+    some), the highest priority and the first origin stay.
+    """
+    merged: dict[object, Selector] = {}
+    for selector in selectors:
+        key = selector.reference or (selector.repository, selector.tags)
+        platforms = default if selector.platforms is None else selector.platforms
+        priority = selector.priority
+        first = merged.get(key, selector)
+        if key in merged:
+            platforms = _union(first.platforms or (), platforms)
+            priority = max(first.priority, priority)
+        merged[key] = replace(first, platforms=platforms, priority=priority)
+    return list(merged.values())
+
+
+def images_from_args(references: Sequence[str], source: str = "--image") -> Parsed:
+    """The images named on the command line; one that cannot be parsed is an error among others."""
+    parsed = Parsed()
+    origin = Origin(source)
+    for text in references:
+        try:
+            parsed.selectors.append(Selector(origin, Reference.parse(text)))
+        except InvalidReference as error:
+            parsed.errors.append(origin.error(str(error)))
+    return parsed
+
+
+def parse_platforms(words: Iterable[str]) -> PlatformSet:
+    """Platforms from words, each one or several separated by commas; `all` wins over the rest.
+
+    Raises InvalidReference.
+    """
+    names = [name for word in words for name in word.split(",")]
+    if _ALL_WORD in names:
+        return ALL
+    return tuple(dict.fromkeys(Platform.parse(name) for name in names))
+
+
+def shown(text: object) -> str:
+    """A source's own words, safe to print: escaped, quoted and cut."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= _SHOWN else f"{quoted[:_SHOWN]}…"
+
+
+def _union(first: PlatformSet, second: PlatformSet) -> PlatformSet:
+    if first is ALL or second is ALL:
+        return ALL
+    return tuple(dict.fromkeys((*first, *second)))

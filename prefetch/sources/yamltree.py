@@ -1,0 +1,197 @@
+"""YAML and JSON from strangers, read into a small tree that remembers lines.
+
+Built from the parser's events, without recursion into what the document nests and without
+constructing anything: depth, size and aliases are bounded, duplicate keys and tags refused. Plain
+scalars mean what YAML 1.2's core schema says (section 10.3.2): `no` and `1:30` are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import yaml
+
+from prefetch.errors import SourceError
+
+MAX_DEPTH: Final = 32
+"""Collections within collections at most."""
+MAX_NODES: Final = 2_000_000
+"""Scalars and collections in a document at most, those behind aliases counted each time."""
+
+Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
+
+_NULL = re.compile("null|Null|NULL|~|")
+_BOOL = re.compile("true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]{1,30}")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?")
+
+
+@dataclass(slots=True)
+class Scalar:
+    """A string, number, boolean or null, as written."""
+
+    line: int
+    text: str
+    quoted: bool
+    nodes: int = 1
+
+    @property
+    def value(self) -> bool | int | float | str | None:
+        """What the text means."""
+        if self.quoted:
+            return self.text
+        if _NULL.fullmatch(self.text):
+            return None
+        if _BOOL.fullmatch(self.text):
+            return self.text.lower() == "true"
+        if _INT.fullmatch(self.text):
+            return int(self.text)
+        return float(self.text) if _FLOAT.fullmatch(self.text) else self.text
+
+
+@dataclass(slots=True)
+class ListNode:
+    """A sequence."""
+
+    line: int
+    items: list[Node] = field(default_factory=list)
+    nodes: int = 1
+
+
+@dataclass(slots=True)
+class MapNode:
+    """A mapping; keys are text."""
+
+    line: int
+    items: dict[str, Node] = field(default_factory=dict)
+    key_lines: dict[str, int] = field(default_factory=dict)
+    nodes: int = 1
+
+
+Node: TypeAlias = Scalar | ListNode | MapNode
+
+
+def read(text: str, source: str) -> Node | None:
+    """The only document of `text`, None if there is none.
+
+    Raises SourceError, naming `source` and the line.
+    """
+    try:
+        events = yaml.parse(text, Loader=yaml.CSafeLoader)
+        return _Builder(events, source).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context or "not readable"
+        line = mark.line + 1 if mark else None
+        raise SourceError(source, line, f"not valid YAML: {problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SourceError(source, line, f"not valid YAML: {error.reason}") from None
+
+
+def plain(node: Node | None) -> Plain:
+    """The tree as Python's own types."""
+    match node:
+        case None:
+            return None
+        case Scalar():
+            return node.value
+        case ListNode():
+            return [plain(item) for item in node.items]
+        case MapNode():
+            return {key: plain(value) for key, value in node.items.items()}
+
+
+class _Builder:
+    """Turns events into nodes; what is open is on a stack of its own."""
+
+    def __init__(self, events: Iterator[Any], source: str) -> None:
+        self._events = events
+        self._source = source
+        self._open: list[_Open] = []
+        self._anchors: dict[str, Node] = {}
+        self._root: Node | None = None
+        self._documents = 0
+
+    def document(self) -> Node | None:
+        for event in self._events:
+            line = event.start_mark.line + 1
+            match event:
+                case yaml.DocumentStartEvent():
+                    self._documents += 1
+                    if self._documents > 1:
+                        raise self._error(line, "more than one YAML document")
+                case yaml.ScalarEvent():
+                    self._refuse_tag(event, line)
+                    quoted = bool(event.style) or event.tag == "!"
+                    self._add(Scalar(line, event.value, quoted), event.anchor)
+                case yaml.SequenceStartEvent():
+                    self._start(ListNode(line), event)
+                case yaml.MappingStartEvent():
+                    self._start(MapNode(line), event)
+                case yaml.CollectionEndEvent():
+                    done = self._open.pop()
+                    self._add(done.node, done.anchor)
+                case yaml.AliasEvent():
+                    self._add(self._alias(event.anchor or "", line), None)
+        return self._root
+
+    def _start(self, node: ListNode | MapNode, event: Any) -> None:
+        self._refuse_tag(event, node.line)
+        if len(self._open) >= MAX_DEPTH:
+            raise self._error(node.line, f"nested deeper than {MAX_DEPTH} levels")
+        self._open.append(_Open(node, event.anchor))
+
+    def _add(self, node: Node, anchor: str | None) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = node
+        if not self._open:
+            self._root = node
+            return
+        parent = self._open[-1]
+        fault = parent.add(node)
+        if fault is not None:
+            raise self._error(node.line, fault)
+        parent.node.nodes += node.nodes
+        if parent.node.nodes > MAX_NODES:
+            raise self._error(node.line, f"more than {MAX_NODES} entries, aliases counted")
+
+    def _alias(self, anchor: str, line: int) -> Node:
+        if anchor not in self._anchors:
+            raise self._error(line, f"unknown alias {ascii(anchor)[:80]}")
+        return self._anchors[anchor]
+
+    def _error(self, line: int, message: str) -> SourceError:
+        return SourceError(self._source, line, message)
+
+    def _refuse_tag(self, event: Any, line: int) -> None:
+        if event.tag not in (None, "!"):
+            raise self._error(line, f"the tag {ascii(event.tag)[:80]} is not allowed")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come; `key` waits for its value."""
+
+    node: ListNode | MapNode
+    anchor: str | None
+    key: Scalar | None = None
+
+    def add(self, node: Node) -> str | None:
+        """Take the next child; or say what is wrong with it."""
+        if isinstance(self.node, ListNode):
+            self.node.items.append(node)
+        elif self.key is not None:
+            self.node.items[self.key.text] = node
+            self.key = None
+        elif not isinstance(node, Scalar):
+            return "a key must be text"
+        elif node.text in self.node.items:
+            return f"duplicate key {ascii(node.text)[:80]}"
+        else:
+            self.key = node
+            self.node.key_lines[node.text] = node.line
+        return None

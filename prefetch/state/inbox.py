@@ -1,0 +1,92 @@
+"""Observations that wait to be written: only the latest of each source matters.
+
+Ten thousand HEADs in a burst become a handful of rows: a tenth of a second's answers are written
+in one transaction, or with the next one that needs the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from prefetch.ratelimit.headers import Observation
+from prefetch.state.books import Books
+from prefetch.state.meters import MeterKey, Stamp
+from prefetch.state.readings import (
+    Arrived,
+    Word,
+    record_observation,
+    record_words,
+)
+
+
+@dataclass(slots=True)
+class _Mail:
+    """What came for one meter."""
+
+    latest: dict[tuple[str, bool], Arrived] = field(default_factory=dict)
+    words: dict[tuple[str, str], Word] = field(default_factory=dict)
+    heads: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, arrived: Arrived) -> None:
+        source = arrived.observation.source or ""
+        key = (source, arrived.observation.remaining is None)
+        held = self.latest.get(key)
+        if held is None or held.stamp < arrived.stamp:
+            self.latest[key] = arrived
+
+
+class Inbox:
+    """Collects answers in memory; `deliver` writes them."""
+
+    def __init__(self) -> None:
+        self._mail: dict[MeterKey, _Mail] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._mail)
+
+    def add(
+        self,
+        key: MeterKey,
+        stamp: Stamp,
+        observation: Observation | None,
+        *,
+        repository: str,
+        method: str,
+        at: float,
+    ) -> None:
+        """Take in what an answer's headers said; None: they were absent."""
+        mail = self._mail.setdefault(key, _Mail())
+        mail.words[repository, method] = Word(repository, method, observation is None, stamp, at)
+        if observation is not None:
+            mail.add(Arrived(stamp, observation, at))
+            if method == "HEAD":
+                mail.heads.append((stamp.sequence, repository))
+
+    def take(self) -> Inbox:
+        """All that has come so far, leaving this inbox empty."""
+        taken = Inbox()
+        taken._mail, self._mail = self._mail, {}
+        return taken
+
+    def put_back(self, undelivered: Inbox) -> None:
+        """Keep what could not be written, unless something later has come."""
+        for key, old in undelivered._mail.items():
+            mail = self._mail.setdefault(key, _Mail())
+            for arrived in old.latest.values():
+                mail.add(arrived)
+            mail.words = old.words | mail.words
+            mail.heads = old.heads + mail.heads
+
+    def deliver(self, books: Books) -> Iterator[tuple[MeterKey, str, bool]]:
+        """Write everything; yields (meter, repository, exempt) for each repository heard of."""
+        for key, mail in self._mail.items():
+            meter = books.meter(key)
+            if mail.heads and meter.head_cost:
+                books.journal_heads(meter.id, mail.heads)
+            heads = len(mail.heads)
+            for arrived in sorted(mail.latest.values(), key=lambda a: a.stamp):
+                record_observation(books, key, arrived, heads=heads)
+                heads = 0
+            for repository, exempt in record_words(books, key, list(mail.words.values())).items():
+                yield key, repository, exempt

@@ -1,0 +1,64 @@
+"""What the repositories share: records to rows and back, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Column, Connection, Table
+from sqlalchemy.dialects.sqlite import Insert, insert
+
+T = TypeVar("T")
+
+# Well under SQLite's limit of bound variables, and few enough distinct statements to cache.
+CHUNK = 500
+
+
+class Session(Protocol):
+    """Where transactions are run: `prefetch.state.database.State`."""
+
+    async def run(self, work: Callable[[Connection], T]) -> T: ...
+
+    async def read(self, work: Callable[[Connection], T]) -> T: ...
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items, at most `CHUNK` at a time."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def columns(table: Table, record: type) -> list[Column[Any]]:
+    """The table's columns in the order of the record's fields."""
+    return [table.c[field.name] for field in fields(record)]
+
+
+def values(records: Iterable[Any]) -> list[dict[str, Any]]:
+    """Slotted records, all of one type, as parameters of a statement."""
+    rows = list(records)
+    if not rows:
+        return []
+    names = [field.name for field in fields(rows[0])]
+    get = attrgetter(*names)
+    return [dict(zip(names, get(row), strict=True)) for row in rows]
+
+
+def upsert_into(table: Table, *keep: str) -> Insert:
+    """Insert, or update all but the key and `keep`."""
+    statement = insert(table)
+    key = {column.name for column in table.primary_key}
+    changed = {
+        column.name: statement.excluded[column.name]
+        for column in table.c
+        if column.name not in key and column.name not in keep
+    }
+    return statement.on_conflict_do_update(index_elements=list(key), set_=changed)
+
+
+async def upsert(session: Session, table: Table, records: Iterable[Any]) -> None:
+    """Insert or replace records whose fields are the table's columns, in one transaction."""
+    rows = values(records)
+    if rows:
+        await session.run(lambda connection: connection.execute(upsert_into(table), rows))

@@ -1,0 +1,94 @@
+"""Runs and what became of each reference in them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from prefetch.state.models import run_images, runs
+from prefetch.state.records import RunImageRecord, RunRecord
+from prefetch.state.rows import Session, columns, upsert_into, values
+
+_RUN = columns(runs, RunRecord)
+_IMAGE = columns(run_images, RunImageRecord)
+
+
+class Runs:
+    """The history of runs."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def start(self, command: str, at: datetime) -> str:
+        """Begin a run; returns its id, which sorts by time: `20260102T030405.678Z-1a2b3c4d`."""
+        stamp = f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03d}Z"
+        run_id = f"{stamp}-{uuid.uuid4().hex[:8]}"
+        row = {
+            "id": run_id,
+            "command": command,
+            "started_at": at,
+            "images": 0,
+            "pulls": 0,
+            "bytes_fetched": 0,
+        }
+        await self._session.run(lambda connection: connection.execute(insert(runs), row))
+        return run_id
+
+    async def record(self, run_id: str, images: Iterable[RunImageRecord]) -> None:
+        """Keep what became of references; a later word on one replaces the earlier."""
+        rows = [{"run_id": run_id, **row} for row in values(images)]
+        if rows:
+            statement = upsert_into(run_images)
+            await self._session.run(lambda connection: connection.execute(statement, rows))
+
+    async def finish(
+        self,
+        run_id: str,
+        outcome: str,
+        at: datetime,
+        *,
+        images: int = 0,
+        pulls: int = 0,
+        bytes_fetched: int = 0,
+    ) -> None:
+        """End a run with its outcome and totals."""
+        statement = (
+            update(runs)
+            .where(runs.c.id == run_id)
+            .values(
+                outcome=outcome,
+                finished_at=at,
+                images=images,
+                pulls=pulls,
+                bytes_fetched=bytes_fetched,
+            )
+        )
+        await self._session.run(lambda connection: connection.execute(statement))
+
+    async def get(self, run_id: str) -> tuple[RunRecord, list[RunImageRecord]] | None:
+        """A run and its references by name; None when there is no such run."""
+
+        def work(connection: Connection) -> tuple[RunRecord, list[RunImageRecord]] | None:
+            run = connection.execute(select(*_RUN).where(runs.c.id == run_id)).first()
+            if run is None:
+                return None
+            images = connection.execute(
+                select(*_IMAGE)
+                .where(run_images.c.run_id == run_id)
+                .order_by(run_images.c.reference)
+            )
+            return RunRecord(*run), [RunImageRecord(*row) for row in images]
+
+        return await self._session.read(work)
+
+    async def list(self, limit: int = 20) -> list[RunRecord]:
+        """The latest runs, newest first."""
+
+        def work(connection: Connection) -> list[RunRecord]:
+            rows = connection.execute(select(*_RUN).order_by(runs.c.id.desc()).limit(limit))
+            return [RunRecord(*row) for row in rows]
+
+        return await self._session.read(work)

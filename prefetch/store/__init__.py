@@ -1,0 +1,1 @@
+"""The content store: bytes, named by their digest."""

@@ -1,0 +1,213 @@
+"""One blob under way: the file, its lock and its running digest.
+
+Methods block and raise StoreError. They may be called from any thread: a mutex serialises them,
+so `close` waits for a write that a cancelled task has left behind, and no descriptor is closed
+under a running system call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import threading
+from pathlib import Path
+
+from prefetch.errors import DigestMismatch, SizeMismatch, StoreError
+from prefetch.filelock import FileLock
+from prefetch.oci.reference import Digest
+from prefetch.store import blobs
+from prefetch.store.content import Status
+from prefetch.store.datadir import DataDirectory
+from prefetch.store.disk import disk_errors, require_space, sync_directory
+
+_READ_SIZE = 1 << 20
+
+
+class Ingest:
+    """The file at `path`, to become the content `digest` of `total` bytes (None: unknown).
+
+    `offset` bytes are on disk and hashed; `rehash` brings it level with what a writer before
+    us has left.
+    """
+
+    def __init__(self, path: Path, digest: Digest, total: int | None) -> None:
+        self.digest = digest
+        self.total = total
+        self.offset = 0
+        self._path = path
+        self._lock = FileLock(path)
+        self._hasher = digest.hasher()
+        self._mutex = threading.Lock()
+        self._closed = False
+
+    def try_lock(self) -> bool:
+        """Become the one writer; False while there is another, or after `close`."""
+        with self._mutex, disk_errors("open", self._path):
+            return not self._closed and self._lock.try_acquire()
+
+    def prepare(self) -> None:
+        """Drop bytes that cannot be right; raise NoSpace when what lacks does not fit."""
+        with self._mutex:
+            with disk_errors("examine", self._path):
+                size = os.fstat(self._lock.fileno()).st_size
+            if self.total is not None and size > self.total:
+                size = 0
+                self._truncate()
+            require_space(self._path.parent, (self.total or 0) - size)
+
+    def rehash(self, limit: int) -> bool:
+        """Hash up to `limit` bytes more of what is there; False when there is no more."""
+        buffer = memoryview(bytearray(min(limit, _READ_SIZE)))
+        with self._mutex, disk_errors("read", self._path):
+            stop = self.offset + limit
+            while self.offset < stop:
+                count = os.preadv(self._lock.fileno(), [buffer], self.offset)
+                if not count:
+                    return False
+                self._hasher.update(buffer[:count])
+                self.offset += count
+        return True
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Write and hash. On a fault, `offset` tells how many bytes made it; they stay."""
+        rest = memoryview(data).cast("B")
+        with self._mutex:
+            if self.total is not None and self.offset + len(rest) > self.total:
+                raise SizeMismatch(f"{self.digest} goes on past its {self.total} bytes")
+            with disk_errors("write", self._path):
+                while rest:
+                    count = os.pwrite(self._lock.fileno(), rest, self.offset)
+                    self._hasher.update(rest[:count])
+                    self.offset += count
+                    rest = rest[count:]
+
+    def restart(self) -> None:
+        """Back to offset 0."""
+        with self._mutex:
+            self._truncate()
+
+    def commit(self, destination: Path) -> None:
+        """Verify, fsync and rename to `destination`; release the lock.
+
+        Raises SizeMismatch when bytes lack (they stay), and DigestMismatch (the file is gone).
+        After a failed fsync nobody knows what is on disk (fsync(2)), so the file goes too.
+        """
+        with self._mutex:
+            if self.total is not None and self.offset < self.total:
+                raise SizeMismatch(f"{self.digest} has {self.offset} bytes of {self.total}")
+            if self._hasher.hexdigest() != self.digest.hex:
+                self._drop()
+                raise DigestMismatch(f"what came as {self.digest} has another digest")
+            with disk_errors("write", self._path):
+                self._sync()
+            with disk_errors("write", destination):
+                self._path.rename(destination)
+                # The old name needs no sync: should it come back, it is an ingest that is whole.
+                sync_directory(destination.parent)
+            self._release()
+
+    def drop(self) -> None:
+        """Remove the file and release the lock."""
+        with self._mutex:
+            self._drop()
+
+    def close(self) -> None:
+        """Release the lock and keep the bytes; a file without any goes."""
+        with self._mutex:
+            if not self._lock.held:
+                self._closed = True
+            elif os.fstat(self._lock.fileno()).st_size:
+                self._release()
+            else:
+                self._drop()
+
+    def _truncate(self) -> None:
+        with disk_errors("truncate", self._path):
+            os.ftruncate(self._lock.fileno(), 0)
+        self.offset = 0
+        self._hasher = self.digest.hasher()
+
+    def _sync(self) -> None:
+        """Put exactly what was hashed on the disk."""
+        fd = self._lock.fileno()
+        try:
+            os.ftruncate(fd, self.offset)
+            os.fchmod(fd, 0o644)
+            os.fsync(fd)
+        except OSError:
+            with contextlib.suppress(StoreError):
+                self._drop()
+            raise
+
+    def _drop(self) -> None:
+        try:
+            with disk_errors("remove", self._path):
+                self._path.unlink(missing_ok=True)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        self._lock.release()
+
+
+class Claim(enum.Enum):
+    """What came of asking for an ingest's lock."""
+
+    PRESENT = enum.auto()
+    HELD = enum.auto()
+    OURS = enum.auto()
+
+
+def claim(directory: DataDirectory, ingest: Ingest) -> Claim:
+    """Try to become the writer of content that is not there yet."""
+    if blobs.info(directory, ingest.digest):
+        return Claim.PRESENT
+    if not ingest.try_lock():
+        return Claim.HELD
+    if blobs.info(directory, ingest.digest):
+        # Committed between the two looks; what we locked is a new and needless file.
+        ingest.drop()
+        return Claim.PRESENT
+    return Claim.OURS
+
+
+def put(directory: DataDirectory, digest: Digest, data: bytes) -> bool:
+    """Store `data` whole; False, to be tried again, while another writer holds the ingest.
+
+    Raises DigestMismatch before anything is written.
+    """
+    if Digest.of(data, digest.algorithm) != digest:
+        raise DigestMismatch(f"what came as {digest} has another digest")
+    ingest = Ingest(directory.ingest_path(digest), digest, len(data))
+    try:
+        state = claim(directory, ingest)
+        if state is Claim.OURS:
+            ingest.restart()
+            ingest.append(data)
+            ingest.commit(directory.blob_path(digest))
+    finally:
+        ingest.close()
+    return state is not Claim.HELD
+
+
+def statuses(directory: DataDirectory) -> list[Status]:
+    """All ingests; their totals are known to their writers only."""
+    found = []
+    for entry in blobs.files(directory.ingest):
+        digest = blobs.parse_name(*entry.name.partition("-")[::2])
+        if digest is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Status(digest, entry.stat().st_size, None))
+    return found
+
+
+def abort(directory: DataDirectory, digest: Digest) -> bool:
+    """Remove an ingest; False when there is none or somebody is writing it."""
+    path = directory.ingest_path(digest)
+    ingest = Ingest(path, digest, None)
+    if not path.is_file() or not ingest.try_lock():
+        return False
+    ingest.drop()
+    return True

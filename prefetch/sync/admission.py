@@ -1,0 +1,284 @@
+"""Which image goes next: by priority, then cheapest first, whole or not at all.
+
+One queue a registry. An image is admitted when the ledger holds its price; what cannot be had is
+put off, or waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from prefetch.clock import Clock
+from prefetch.errors import PrefetchError
+from prefetch.events import BudgetChanged, Emit, WaitStarted
+from prefetch.remote.registry import RegistryClient
+from prefetch.state.ledger import Hold, Ledger, Refused
+from prefetch.sync.planner import Planner
+from prefetch.sync.timetable import DEFAULT_WINDOW_SECONDS, Windows
+from prefetch.sync.wanted import Grant, PlannedImage
+
+# An index of unknown size, wanted for all platforms, is admitted for this many pulls; its hold
+# grows once the index is here.
+_TYPICAL_INDEX = 3
+# A tag's digest older than this is asked for again (free) before a pull is spent on it.
+_STALE_AFTER_SECONDS = 60.0
+_BUSY_POLL_SECONDS = 0.1
+# An image that the ledger admits and then refuses this often without a wait is put off.
+_MAX_TRIES = 3
+# An image put off for so many windows goes first, and budget is saved for it.
+_STARVING_AFTER_WINDOWS = 2
+
+# Completes one image; answers whether it ran out of budget and has to queue again.
+Start = Callable[[PlannedImage, Grant], Awaitable[bool]]
+Defer = Callable[[PlannedImage, datetime], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Whether to wait for budget, and until when (monotonic seconds; None: as long as it takes)."""
+
+    wait: bool = False
+    deadline: float | None = None
+
+
+def price_to_hold(image: PlannedImage) -> int:
+    """The pulls to hold before an image's first one is sent."""
+    if image.pulls_max is None:
+        return max(image.pulls_min, _TYPICAL_INDEX)
+    return image.pulls_max
+
+
+class Admission:
+    """Runs one registry's images through the budget."""
+
+    def __init__(
+        self,
+        *,
+        client: RegistryClient,
+        ledger: Ledger,
+        planner: Planner,
+        clock: Clock,
+        emit: Emit,
+        patience: Patience,
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._planner = planner
+        self._clock = clock
+        self._emit = emit
+        self._patience = patience
+        self._tries: dict[str, int] = {}
+        self._running: dict[asyncio.Task[bool], PlannedImage] = {}
+        self._window = DEFAULT_WINDOW_SECONDS
+        self._capacity: int | None = None
+
+    async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
+        """Start each image when its price is held; `defer` those for which there is no budget."""
+        await self._learn()
+        waiting = list(images)
+        try:
+            while waiting or self._running:
+                waiting, busy = await self._fill(waiting, start)
+                if self._running:
+                    waiting += await self._one_finished()
+                elif busy:
+                    await self._clock.sleep(_BUSY_POLL_SECONDS)
+                elif waiting and not await self._wait_for_budget(waiting):
+                    await self._defer(waiting, defer)
+                    return
+        finally:
+            await self._stop()
+
+    async def _learn(self) -> None:
+        """Read the meter, and tell those who watch."""
+        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        self._emit(
+            BudgetChanged(
+                budget.meter.registry,
+                budget.meter.identity,
+                budget.limit,
+                budget.remaining,
+                budget.reserve,
+                budget.available,
+            )
+        )
+        self._window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
+        if budget.limit is not None:
+            self._capacity = max(1, budget.limit - budget.reserve)
+
+    def ordered(self, images: Iterable[PlannedImage]) -> list[PlannedImage]:
+        """Starving ones, then free ones, then by priority, then cheapest first."""
+        return sorted(images, key=self._rank)
+
+    def _rank(self, image: PlannedImage) -> tuple[int, int, int]:
+        price = price_to_hold(image)
+        if price == 0:
+            return (0, 0, 0)
+        return (1 if self._is_starving(image) else 2, -image.wanted.priority, price)
+
+    def _is_starving(self, image: PlannedImage) -> bool:
+        since = image.record.deferred_since if image.record else None
+        if since is None:
+            return False
+        return self._clock.now() - since > timedelta(seconds=_STARVING_AFTER_WINDOWS * self._window)
+
+    async def _fill(
+        self, waiting: list[PlannedImage], start: Start
+    ) -> tuple[list[PlannedImage], bool]:
+        """Start what the budget allows; returns what still waits, and whether it is only busy.
+
+        Within one priority prices ascend, so the first refusal settles the rest of its group.
+        """
+        left: list[PlannedImage] = []
+        busy = stop = False
+        for rank, group in groupby(self.ordered(waiting), key=lambda image: self._rank(image)[:2]):
+            queue = deque(group)
+            while queue and not stop and len(self._running) < self._client.settings.max_concurrency:
+                refused = await self._admit(queue[0], start)
+                if refused is not None:
+                    busy |= refused.busy
+                    stop = rank[0] == 1  # budget is saved for the starving
+                    break
+                queue.popleft()
+            left += queue
+        return left, busy
+
+    async def _admit(self, image: PlannedImage, start: Start) -> Refused | None:
+        """Start the image if its price can be held."""
+        if self._is_stale(image):
+            await self._planner.refresh([image])
+        grant = Grant()
+        price = price_to_hold(image) if image.problem is None else 0
+        if price:
+            whole = self._capacity is None or price <= self._capacity
+            if not whole:
+                price = await self._affordable(price)
+            answer = await self._hold(image, price)
+            if isinstance(answer, Refused):
+                return answer
+            grant = Grant(answer, price, whole)
+        task = asyncio.ensure_future(self._started(image, grant, start))
+        self._running[task] = image
+        return None
+
+    async def _hold(self, image: PlannedImage, price: int) -> Hold | Refused:
+        """Hold the price; a refusal rests on the registry's latest word."""
+        reference = image.wanted.reference
+        exempt = await self._ledger.exempt(self._client.meter, reference.repository.path)
+        looked = False
+        while True:
+            answer = await self._ledger.hold(
+                self._client.meter,
+                price,
+                self._client.policy,
+                label=image.wanted.name,
+                exempt=exempt,
+            )
+            if isinstance(answer, Hold) or not answer.stale or looked or self._running:
+                return answer
+            with suppress(PrefetchError):
+                await self._client.observe(reference)
+            looked = True
+
+    def _is_stale(self, image: PlannedImage) -> bool:
+        age = self._clock.monotonic() - (image.checked_at or 0.0)
+        return image.checked_at is not None and age > _STALE_AFTER_SECONDS
+
+    async def _affordable(self, price: int) -> int:
+        """An image dearer than a whole window goes in parts, each as large as can be had now."""
+        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        available = price if budget.available is None else budget.available
+        return max(1, min(price, available))
+
+    async def _started(self, image: PlannedImage, grant: Grant, start: Start) -> bool:
+        try:
+            return await start(image, grant)
+        finally:
+            if grant.hold is not None:
+                await self._ledger.release(grant.hold)
+
+    async def _one_finished(self) -> list[PlannedImage]:
+        """Wait for a running image; returns those that have to queue again."""
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        await self._learn()
+        again = []
+        for task in done:
+            image = self._running.pop(task)
+            if task.result():
+                self._tries[image.wanted.name] = self._tries.get(image.wanted.name, 0) + 1
+                await self._planner.price([image])
+                again.append(image)
+        return again
+
+    async def _wait_for_budget(self, waiting: list[PlannedImage]) -> bool:
+        """Sleep until the next free look at the meter, and take it; False: put them off."""
+        if not self._patience.wait:
+            # What came back once may fit now that nothing else holds budget.
+            return self._may_try_again(waiting)
+        head = self.ordered(waiting)[0]
+        until = await self._forecast(price_to_hold(head))
+        self._emit(WaitStarted(until, len(waiting)))
+        pause = await self._ledger.next_check(
+            self._client.meter, self._client.policy, price_to_hold(head)
+        )
+        if self._patience.deadline is not None:
+            remaining = self._patience.deadline - self._clock.monotonic()
+            if remaining <= 0:
+                return False
+            pause = min(pause, remaining)
+        await self._clock.sleep(pause)
+        # A registry that is out of reach for now is asked again as soon as this time.
+        with suppress(PrefetchError):
+            await self._client.observe(head.wanted.reference)
+        return True
+
+    def _may_try_again(self, waiting: list[PlannedImage]) -> bool:
+        tried = [image for image in waiting if self._tries.get(image.wanted.name)]
+        fresh = [i for i in tried if self._tries[i.wanted.name] < _MAX_TRIES]
+        for image in tried:
+            self._tries[image.wanted.name] += 1
+        return bool(fresh)
+
+    async def _forecast(self, pulls: int) -> datetime:
+        return await self._ledger.forecast(self._client.meter, self._client.policy, pulls)
+
+    async def _defer(self, waiting: list[PlannedImage], defer: Defer) -> None:
+        queue = self.ordered(waiting)
+        for image, moment in zip(queue, await self.timetable(queue, available=0), strict=True):
+            defer(image, moment)
+
+    async def timetable(
+        self, queue: Sequence[PlannedImage], *, available: int | None = None
+    ) -> list[datetime]:
+        """When each image of the (ordered) queue can start; `available` None: ask the ledger."""
+        now = self._clock.now()
+        if not queue:
+            return []
+        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        if available is None:
+            available = budget.available
+        if available is None:
+            return [now] * len(queue)
+        prices = [price_to_hold(image) for image in queue]
+        first = next((price for price in prices if price > available), prices[0])
+        windows = Windows(
+            available=available,
+            capacity=max(1, (budget.limit or 1) - budget.reserve),
+            window_seconds=budget.window_seconds or DEFAULT_WINDOW_SECONDS,
+            refill=await self._forecast(first),
+        )
+        return windows.starts(prices, now)
+
+    async def _stop(self) -> None:
+        """Cancelled or failed: end what runs; its progress is kept."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,251 @@
+"""A plan run: everything that is wanted, within the budget, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from prefetch.clock import Clock, rfc3339
+from prefetch.errors import BudgetExhausted, PrefetchError
+from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
+from prefetch.remote.registry import RegistryClient
+from prefetch.state.database import State
+from prefetch.state.ledger import Ledger
+from prefetch.state.records import ReferenceRecord
+from prefetch.sync.admission import Admission, Patience
+from prefetch.sync.closure import Closure
+from prefetch.sync.fetcher import Fetcher
+from prefetch.sync.planner import Planner
+from prefetch.sync.resolver import Resolver
+from prefetch.sync.visibility import Visibilities
+from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Problem, Spent, Wanted
+
+
+@dataclass(slots=True)
+class Run:
+    """The results of a run so far, in the order of the references."""
+
+    wanted: Sequence[Wanted] = ()
+    results: dict[str, ImageResult] = field(default_factory=dict)
+
+    def ordered(self) -> list[ImageResult]:
+        """One result a reference; what an interruption left undone counts as deferred."""
+        return [self.results.get(w.name) or _undone(w) for w in self.wanted]
+
+
+def _undone(wanted: Wanted) -> ImageResult:
+    problem = Problem("INTERRUPTED", "the run was interrupted before this image")
+    return ImageResult(wanted.name, wanted.registry, Outcome.DEFERRED, problem=problem)
+
+
+class Engine:
+    """Runs the main job."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        ledger: Ledger,
+        planner: Planner,
+        fetcher: Fetcher,
+        resolver: Resolver,
+        visibilities: Visibilities,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._planner = planner
+        self._fetcher = fetcher
+        self._resolver = resolver
+        self._visibilities = visibilities
+        self._clock = clock
+        self._emit = emit
+
+    async def run(self, run: Run, patience: Patience) -> None:
+        """Fill in `run.results`; what fails is told there. Raises StateError and StoreError.
+
+        When cancelled, what has been fetched stays and what was finished is recorded.
+        """
+        images = await self._planner.plan(run.wanted)
+        todo = [image for image in images if not self._is_settled(image)]
+        self._emit(_plan_ready(images, todo))
+        try:
+            await self._settle([image for image in images if self._is_settled(image)], run)
+            async with asyncio.TaskGroup() as group:
+                for client, some in (await self._resolver.by_client(todo)).items():
+                    group.create_task(self._run_client(client, some, run, patience))
+        finally:
+            await asyncio.shield(self._remember(images, run))
+
+    @staticmethod
+    def _is_settled(image: PlannedImage) -> bool:
+        return image.problem is not None or image.needs_nothing
+
+    async def _settle(self, images: Sequence[PlannedImage], run: Run) -> None:
+        """Images that need no transfer: failed, unchanged, or here under another name."""
+        for image in images:
+            if image.problem is not None:
+                self._finish(run, image, Outcome.FAILED, problem=image.problem)
+                continue
+            record = image.record
+            unchanged = record is not None and record.warm and record.digest == image.digest
+            if not unchanged and image.closure is not None:
+                await self._fetcher.link(image.wanted.reference.repository, image.closure)
+            self._finish(run, image, Outcome.UNCHANGED if unchanged else Outcome.SYNCED)
+
+    async def _run_client(
+        self,
+        client: RegistryClient,
+        images: Sequence[PlannedImage],
+        run: Run,
+        patience: Patience,
+    ) -> None:
+        admission = Admission(
+            client=client,
+            ledger=self._ledger,
+            planner=self._planner,
+            clock=self._clock,
+            emit=self._emit,
+            patience=patience,
+        )
+        spent: dict[str, Spent] = defaultdict(Spent)
+
+        async def start(image: PlannedImage, grant: Grant) -> bool:
+            return await self._fetch(client, image, grant, spent[image.wanted.name], run)
+
+        def defer(image: PlannedImage, retry_at: datetime) -> None:
+            problem = Problem("BUDGET_EXHAUSTED", self._deferral_message(client, retry_at))
+            self._finish(
+                run,
+                image,
+                Outcome.DEFERRED,
+                spent=spent[image.wanted.name],
+                problem=problem,
+                retry_at=retry_at,
+            )
+
+        await admission.run(images, start, defer)
+
+    async def _fetch(
+        self,
+        client: RegistryClient,
+        image: PlannedImage,
+        grant: Grant,
+        spent: Spent,
+        run: Run,
+    ) -> bool:
+        if image.problem is not None:
+            self._finish(run, image, Outcome.FAILED, spent=spent, problem=image.problem)
+            return False
+        self._emit(ImageStarted(image.wanted.name))
+        try:
+            image.closure = await self._fetcher.fetch(client, image, grant, spent)
+            await self._visibilities.learn(client, image)
+        except BudgetExhausted:
+            return True
+        except PrefetchError as error:
+            self._finish(run, image, Outcome.FAILED, spent=spent, problem=Problem.of(error))
+            return False
+        self._finish(run, image, Outcome.SYNCED, spent=spent)
+        await self._state.references.save_many([self._record(image, run)])
+        return False
+
+    def _finish(
+        self,
+        run: Run,
+        image: PlannedImage,
+        outcome: Outcome,
+        *,
+        spent: Spent | None = None,
+        problem: Problem | None = None,
+        retry_at: datetime | None = None,
+    ) -> None:
+        spent = spent or Spent()
+        closure = image.closure or Closure()
+        run.results[image.wanted.name] = ImageResult(
+            reference=image.wanted.name,
+            registry=image.wanted.registry,
+            outcome=outcome,
+            digest=image.digest,
+            platforms=closure.platforms,
+            platforms_missing=closure.missing,
+            pulls=spent.pulls,
+            bytes_fetched=spent.bytes_fetched,
+            bytes_reused=_reused(closure, spent) if problem is None else 0,
+            visibility=self._visibilities.of(image.wanted.reference.repository),
+            retry_at=retry_at,
+            problem=problem,
+        )
+        self._emit(
+            ImageFinished(
+                image.wanted.name,
+                str(outcome),
+                spent.pulls,
+                spent.bytes_fetched,
+                problem.message if problem else None,
+                retry_at,
+            )
+        )
+
+    def _deferral_message(self, client: RegistryClient, retry_at: datetime) -> str:
+        return (
+            f"{client.meter.registry} has no pulls left above the reserve for this image "
+            f"(as {client.meter.identity}); expected back at {rfc3339(retry_at)}"
+        )
+
+    async def _remember(self, images: Sequence[PlannedImage], run: Run) -> None:
+        """Write what became of each reference, in one transaction."""
+        done = [image for image in images if image.wanted.name in run.results]
+        await self._state.references.save_many([self._record(image, run) for image in done])
+
+    def _record(self, image: PlannedImage, run: Run) -> ReferenceRecord:
+        """The reference's row after this run: a failure or a deferral leaves what was warm."""
+        now = self._clock.now()
+        reference, result = image.wanted.reference, run.results[image.wanted.name]
+        old = image.record or ReferenceRecord(
+            image.wanted.name,
+            reference.repository.registry,
+            reference.repository.path,
+            reference.tag,
+        )
+        if result.outcome in (Outcome.SYNCED, Outcome.UNCHANGED):
+            return replace(
+                old,
+                digest=image.digest,
+                media_type=image.media_type or old.media_type,
+                platforms=image.wanted.platforms_text,
+                warm=True,
+                resolved_at=now if image.checked_at is not None else old.resolved_at or now,
+                changed_at=now if old.digest != image.digest else old.changed_at,
+                synced_at=now if result.outcome is Outcome.SYNCED else old.synced_at,
+                deferred_since=None,
+                last_error=None,
+            )
+        error = result.problem.message if result.problem else None
+        deferred = result.outcome is Outcome.DEFERRED
+        return replace(
+            old,
+            platforms=old.platforms or image.wanted.platforms_text,
+            resolved_at=now if image.checked_at is not None else old.resolved_at,
+            deferred_since=(old.deferred_since or now) if deferred else None,
+            last_error=error,
+        )
+
+
+def _reused(closure: Closure, spent: Spent) -> int:
+    """Bytes of the image that were here before, or came with another image."""
+    return sum(blob.size for blob in closure.blobs if blob.digest not in spent.fetched)
+
+
+def _plan_ready(images: Sequence[PlannedImage], todo: Sequence[PlannedImage]) -> PlanReady:
+    bounds = [image.pulls_max for image in todo]
+    return PlanReady(
+        images=len(images),
+        to_fetch=len(todo),
+        pulls_min=sum(image.pulls_min for image in todo),
+        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds),
+    )

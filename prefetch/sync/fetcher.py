@@ -1,0 +1,233 @@
+"""One image fetched: its documents by pulls that are held for it, then its blobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from prefetch.clock import Clock
+from prefetch.errors import BudgetExhausted, PlatformMissing
+from prefetch.oci.model import Descriptor, Document, Index, Manifest
+from prefetch.oci.platform import ALL
+from prefetch.oci.reference import Digest, Repository
+from prefetch.remote.registry import RegistryClient
+from prefetch.state.database import State
+from prefetch.state.ledger import Ledger
+from prefetch.state.records import BlobRecord, LinkRecord
+from prefetch.store.content import ContentStore
+from prefetch.sync.closure import Closure, closure_of
+from prefetch.sync.documents import Documents, platform_of_image, record_of
+from prefetch.sync.transfer import Transfer
+from prefetch.sync.wanted import Grant, PlannedImage, Spent
+
+T = TypeVar("T")
+
+
+class Fetcher:
+    """Brings images into the store, any number at once."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        ledger: Ledger,
+        store: ContentStore,
+        documents: Documents,
+        transfer: Transfer,
+        clock: Clock,
+    ) -> None:
+        self.state = state
+        self.ledger = ledger
+        self.store = store
+        self.documents = documents
+        self.transfer = transfer
+        self.clock = clock
+
+    async def fetch(
+        self,
+        client: RegistryClient,
+        image: PlannedImage,
+        grant: Grant,
+        spent: Spent,
+    ) -> Closure:
+        """Complete the image; returns its closure, all of it in the store.
+
+        What was spent is counted in `spent` even when this raises: BudgetExhausted (the image is
+        dearer than its grant), PlatformMissing, or whatever stopped a document or a blob.
+        """
+        return await _Job(self, client, image, grant, spent, spent.pulls + grant.pulls).run()
+
+    async def link(self, repository: Repository, closure: Closure) -> None:
+        """Remember that the repository holds this content."""
+        await self.state.links.add_many(
+            LinkRecord(repository.registry, repository.path, digest) for digest in closure.digests
+        )
+
+
+@dataclass(slots=True)
+class _Job:
+    """The state of one fetch; `covered` is what `spent.pulls` may reach within the grant."""
+
+    tools: Fetcher
+    client: RegistryClient
+    image: PlannedImage
+    grant: Grant
+    spent: Spent
+    covered: int
+    documents: dict[str, Document] = field(default_factory=dict)
+    config_platform: str | None = None
+
+    async def run(self) -> Closure:
+        """Documents, then the platform's check, then blobs, then what the database keeps."""
+        root = await self._root()
+        closure = await self._descend(root)
+        if isinstance(root, Manifest):
+            closure = await self._identify(root)
+        await self._blobs(closure)
+        await self._record(closure)
+        return closure
+
+    async def _root(self) -> Document:
+        image = self.image
+        repository = image.wanted.reference.repository
+        if image.digest is None:
+            # The registry's HEAD named no digest: the tag itself costs a pull.
+            tag = str(image.wanted.reference.tag)
+            document = await self.client.manifest(
+                repository, tag, hold=self.grant.hold, on_pull=self._pulled
+            )
+            await self.tools.store.put(document.digest, document.raw)
+            image.digest = str(document.digest)
+        else:
+            size = image.size if image.size is not None else -1
+            top = Descriptor(image.media_type or "", Digest.parse(image.digest), size)
+            document = await self._document(top)
+        image.media_type, image.size = document.media_type, len(document.raw)
+        self.documents[str(document.digest)] = document
+        return document
+
+    async def _descend(self, root: Document) -> Closure:
+        """Fetch the wanted documents below the root, level by level."""
+        while True:
+            closure = self._closure(root)
+            if not closure.unknown:
+                return closure
+            children = self._descriptors(child.digest for child in closure.unknown)
+            await self._cover(children)
+            found = await gather_all(self._document(child) for child in children)
+            self.documents |= {str(document.digest): document for document in found}
+
+    def _closure(self, root: Document) -> Closure:
+        records = {
+            digest: record_of(document, platform=self.config_platform if document is root else None)
+            for digest, document in self.documents.items()
+        }
+        wanted = self.image.wanted
+        closure = closure_of(str(root.digest), records, wanted.platforms)
+        if wanted.platforms is not ALL and len(closure.missing) == len(wanted.platforms):
+            raise PlatformMissing(
+                f"{wanted.name}: has none of the wanted platforms ({', '.join(closure.missing)})",
+                hint=_offer(root, self.config_platform),
+            )
+        return closure
+
+    def _descriptors(self, digests: Iterable[str]) -> list[Descriptor]:
+        """The descriptors of these digests, as the documents that name them have them."""
+        known = {
+            str(descriptor.digest): descriptor
+            for document in self.documents.values()
+            for descriptor in document.descriptors()
+        }
+        return [known[digest] for digest in digests]
+
+    async def _cover(self, children: list[Descriptor]) -> None:
+        """Make the hold as large as what these documents cost, or raise BudgetExhausted."""
+        digests = [child.digest for child in children if child.data is None]
+        lacking = len(digests) - len(await self.tools.store.present(digests))
+        hold = self.grant.hold
+        if hold is None or not self.grant.whole:
+            return
+        more = self.spent.pulls + lacking - self.covered
+        if more <= 0:
+            return
+        if not await self.tools.ledger.grow(hold, more):
+            retry_at = await self.tools.ledger.forecast(
+                self.client.meter, self.client.policy, lacking
+            )
+            raise BudgetExhausted(
+                f"{self.image.wanted.name} needs {lacking} more pulls than are left",
+                retry_at=retry_at,
+            )
+        self.covered += more
+
+    async def _document(self, descriptor: Descriptor) -> Document:
+        return await self.tools.documents.fetch(
+            self.client,
+            self.image.wanted.reference.repository,
+            descriptor,
+            hold=self.grant.hold,
+            on_pull=self._pulled,
+        )
+
+    def _pulled(self) -> None:
+        self.spent.pulls += 1
+
+    async def _identify(self, root: Manifest) -> Closure:
+        """A lone manifest's platform stands in its config, a blob; fetch that before the layers."""
+        await self._blob(root.config)
+        self.config_platform = await platform_of_image(self.tools.store, root)
+        return self._closure(root)
+
+    async def _blobs(self, closure: Closure) -> None:
+        blobs = self._descriptors(blob.digest for blob in closure.blobs)
+        here = await self.tools.store.present([blob.digest for blob in blobs])
+        await gather_all(self._blob(blob) for blob in blobs if blob.digest not in here)
+
+    async def _blob(self, descriptor: Descriptor) -> None:
+        fetched = await self.tools.transfer.blob(
+            self.client, self.image.wanted.reference.repository, descriptor
+        )
+        if fetched:
+            self.spent.bytes_fetched += fetched
+            self.spent.fetched.add(str(descriptor.digest))
+
+    async def _record(self, closure: Closure) -> None:
+        """Write down documents, blobs and links: one transaction each, none spans an await."""
+        state, now = self.tools.state, self.tools.clock.now()
+        root = self.image.digest
+        await state.manifests.save_many(
+            record_of(document, platform=self.config_platform if digest == root else None)
+            for digest, document in self.documents.items()
+        )
+        repository = self.image.wanted.reference.repository
+        await state.blobs.save_many(
+            BlobRecord(blob.digest, blob.size, repository.registry, now)
+            for blob in closure.blobs
+            if blob.digest in self.spent.fetched
+        )
+        await self.tools.link(repository, closure)
+
+
+def _offer(root: Document, config_platform: str | None) -> str | None:
+    """What the image has instead, for the error's hint."""
+    if isinstance(root, Index):
+        names = [str(child.platform) for child in root.manifests if child.platform]
+        return f"it has {', '.join(names[:12])}" if names else None
+    return f"it is {config_platform}" if config_platform else None
+
+
+async def gather_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all to their end, then raise the first error: one failure costs no other's progress."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+    if not tasks:
+        return []
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
+    return [task.result() for task in tasks]

@@ -1,0 +1,176 @@
+"""One descriptor copied: coalesced, resumed, verified. The CLI and the server share it.
+
+In this process concurrent wishes for one digest become one task; across processes the ingest's
+kernel lock does the same: whoever comes second waits, and finds the content in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+
+from prefetch.clock import Clock
+from prefetch.errors import DigestMismatch, PrefetchError, SizeMismatch
+from prefetch.events import BlobFinished, BlobProgress, BlobStarted, Emit
+from prefetch.oci.model import Descriptor
+from prefetch.oci.reference import Repository
+from prefetch.remote.registry import RegistryClient
+from prefetch.store.content import ContentStore, Writer
+
+# What a kill may cost of a blob under way is what has arrived and is not yet written.
+_BATCH = 512 * 1024
+_ATTEMPTS_WITHOUT_PROGRESS = 5
+
+T = TypeVar("T")
+
+
+class Coalescer:
+    """Runs one task a key; later callers join the one that is under way.
+
+    A caller that is cancelled leaves; the task itself is cancelled when the last one has left.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[asyncio.Task[Any], list[int]]] = {}
+
+    async def run(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
+        """The work's result, and whether this call was the one that started it."""
+        entry = self._tasks.get(key)
+        first = entry is None
+        if entry is None:
+            task = asyncio.create_task(work())
+            entry = self._tasks[key] = (task, [0])
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        task, waiting = entry
+        waiting[0] += 1
+        try:
+            return await asyncio.shield(task), first
+        finally:
+            waiting[0] -= 1
+            if waiting[0] == 0 and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """Counts failures since the last byte that came; progress starts the count anew."""
+
+    offset: int = 0
+    failures: int = 0
+    corrupt: int = 0
+    fetched: int = 0
+
+    def failed(self, offset: int) -> None:
+        self.failures = 1 if offset > self.offset else self.failures + 1
+        self.offset = max(self.offset, offset)
+
+    def spent(self, _: RetryCallState) -> bool:
+        return self.failures >= _ATTEMPTS_WITHOUT_PROGRESS or self.corrupt > 1
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, PrefetchError) and error.retryable
+
+
+class Transfer:
+    """Copies blobs from registries into the store."""
+
+    def __init__(self, store: ContentStore, clock: Clock, emit: Emit) -> None:
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._coalescer = Coalescer()
+
+    async def blob(
+        self, client: RegistryClient, repository: Repository, descriptor: Descriptor
+    ) -> int:
+        """Have the blob in the store; returns the bytes that this call fetched for it.
+
+        Raises what the last attempt raised: NetworkError, RegistryError, ContentError, StoreError.
+        """
+        fetched, first = await self._coalescer.run(
+            str(descriptor.digest), lambda: self._fetch(client, repository, descriptor)
+        )
+        return fetched if first else 0
+
+    async def _fetch(
+        self, client: RegistryClient, repository: Repository, descriptor: Descriptor
+    ) -> int:
+        if descriptor.data is not None:
+            await self._store.put(descriptor.digest, descriptor.data)
+            return 0
+        attempts = _Attempts()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_is_retryable),
+            stop=attempts.spent,
+            wait=wait_exponential_jitter(initial=0.2, max=15.0, jitter=0.2),
+            sleep=self._clock.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                await self._attempt(client, repository, descriptor, attempts)
+        return attempts.fetched
+
+    async def _attempt(
+        self,
+        client: RegistryClient,
+        repository: Repository,
+        descriptor: Descriptor,
+        attempts: _Attempts,
+    ) -> None:
+        writer = await self._store.open_writer(descriptor.digest, descriptor.size)
+        if writer is None:
+            return
+        digest, start = str(descriptor.digest), writer.status.offset
+        attempts.offset = max(attempts.offset, start)
+        self._emit(BlobStarted(digest, descriptor.size, start))
+        done = False
+        try:
+            if start < descriptor.size or descriptor.size == 0:
+                await self._receive(client, repository, descriptor, writer)
+            await writer.commit()
+            done = True
+        except DigestMismatch:
+            attempts.corrupt += 1
+            raise
+        finally:
+            got = max(0, writer.status.offset - start)
+            if not done:
+                attempts.failed(writer.status.offset)
+            attempts.fetched += got
+            await writer.close()
+            self._emit(BlobFinished(digest, got, ok=done))
+
+    async def _receive(
+        self,
+        client: RegistryClient,
+        repository: Repository,
+        descriptor: Descriptor,
+        writer: Writer,
+    ) -> None:
+        digest = str(descriptor.digest)
+        async with client.open_blob(repository, descriptor, writer.status.offset) as stream:
+            if stream.offset != writer.status.offset:
+                await writer.restart()
+            batch = bytearray()
+            try:
+                async for chunk in stream.chunks:
+                    batch += chunk
+                    if len(batch) >= _BATCH:
+                        full, batch = batch, bytearray()
+                        await writer.write(full)
+                        self._emit(BlobProgress(digest, writer.status.offset))
+            finally:
+                # A broken connection does not take with it what had come.
+                if batch:
+                    await writer.write(batch)
+        if writer.status.offset < descriptor.size:
+            raise SizeMismatch(
+                f"{repository}@{digest}: the registry sent {writer.status.offset} "
+                f"of {descriptor.size} bytes"
+            )

@@ -1,0 +1,53 @@
+"""Who may see a repository: what only credentials can fetch is private.
+
+Asked by an anonymous HEAD (free), once a repository and a day, and remembered.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from prefetch.clock import Clock
+from prefetch.oci.reference import Digest, Repository
+from prefetch.remote.registry import RegistryClient
+from prefetch.state.database import State
+from prefetch.state.records import Visibility
+from prefetch.sync.wanted import PlannedImage
+
+_GOOD_FOR = timedelta(days=1)
+
+
+class Visibilities:
+    """What is known of the repositories of one run."""
+
+    def __init__(self, state: State, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+        self._known: dict[tuple[str, str], Visibility] = {}
+        self._fresh: set[tuple[str, str]] = set()
+
+    async def load(self) -> None:
+        """Read what earlier runs have learned."""
+        now = self._clock.now()
+        for key, (visibility, checked_at) in (await self._state.links.visibilities()).items():
+            self._known[key] = visibility
+            if abs(now - checked_at) < _GOOD_FOR:
+                self._fresh.add(key)
+
+    def of(self, repository: Repository) -> Visibility:
+        """`public`, `private`, or `unknown` where nobody has asked."""
+        return self._known.get((repository.registry, repository.path), "unknown")
+
+    async def learn(self, client: RegistryClient, image: PlannedImage) -> None:
+        """Find out whether the image's repository can be seen without credentials."""
+        repository = image.wanted.reference.repository
+        key = (repository.registry, repository.path)
+        if key in self._fresh or image.digest is None:
+            return
+        self._fresh.add(key)
+        answer: bool | None = True
+        if client.identity != "anonymous":
+            answer = await client.visible_anonymously(repository, Digest.parse(image.digest))
+        if answer is not None:
+            self._known[key] = "public" if answer else "private"
+            await self._state.links.set_visibility(*key, self._known[key], self._clock.now())

@@ -1,0 +1,161 @@
+"""What a run was asked for, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from prefetch.errors import PrefetchError, RegistryError
+from prefetch.oci.platform import ALL, Platform, PlatformSet
+from prefetch.oci.reference import Reference
+from prefetch.state.ledger import Hold
+from prefetch.state.records import ReferenceRecord
+from prefetch.sync.closure import Closure
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One reference, for some platforms; a higher `priority` goes first."""
+
+    reference: Reference
+    platforms: PlatformSet
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        """The reference as reports and the database have it."""
+        return str(self.reference)
+
+    @property
+    def registry(self) -> str:
+        """The registry's normalised name, `docker.io`."""
+        return self.reference.repository.registry
+
+    @property
+    def platforms_text(self) -> str:
+        """`all`, or the platforms separated by commas: what the database keeps."""
+        if self.platforms is ALL:
+            return "all"
+        return ",".join(str(platform) for platform in self.platforms)
+
+
+def platforms_from_text(text: str) -> PlatformSet:
+    """The opposite of `Wanted.platforms_text`."""
+    if text == "all":
+        return ALL
+    return tuple(Platform.parse(part) for part in text.split(",") if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an image has failed or waits: a code, one line for people, the HTTP status if any."""
+
+    code: str
+    message: str
+    http_status: int | None = None
+
+    @classmethod
+    def of(cls, error: PrefetchError) -> Problem:
+        """The problem that an exception tells of."""
+        status = error.status if isinstance(error, RegistryError) else None
+        return cls(error.code, str(error), status)
+
+
+class Action(StrEnum):
+    """What a plan says of an image (`plan -o json`)."""
+
+    NONE = "none"
+    SYNC = "sync"
+    DEFER = "defer"
+    MISSING = "missing"
+    ERROR = "error"
+
+
+@dataclass(slots=True)
+class PlannedImage:
+    """An image with its price.
+
+    `pulls_min` and `pulls_max` bound the pulls (`pulls_max` None: no bound); `bytes` is what
+    will be fetched, None while some manifest is not known. `closure` is None before the root
+    document is known. `checked_at` (monotonic seconds) is when the registry was asked last.
+    """
+
+    wanted: Wanted
+    record: ReferenceRecord | None = None
+    digest: str | None = None
+    media_type: str | None = None
+    size: int | None = None
+    checked_at: float | None = None
+    closure: Closure | None = None
+    pulls_min: int = 0
+    pulls_max: int | None = 0
+    bytes: int | None = 0
+    bytes_present: int = 0
+    action: Action = Action.SYNC
+    problem: Problem | None = None
+    start_at: datetime | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every manifest that will be pulled is known by its digest."""
+        return self.problem is None and self.pulls_min == self.pulls_max
+
+    @property
+    def needs_nothing(self) -> bool:
+        """All of the closure is in the store."""
+        return self.closure is not None and self.pulls_max == 0 and self.bytes == 0
+
+    def fail(self, error: PrefetchError, action: Action = Action.ERROR) -> None:
+        """Mark the image as one that cannot be fetched."""
+        self.action = action
+        self.problem = Problem.of(error)
+        self.pulls_min, self.pulls_max, self.bytes = 0, 0, None
+
+
+class Outcome(StrEnum):
+    """What became of an image (`sync -o json`)."""
+
+    SYNCED = "synced"
+    UNCHANGED = "unchanged"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """One image's line of the report."""
+
+    reference: str
+    registry: str
+    outcome: Outcome
+    digest: str | None = None
+    platforms: tuple[str, ...] = ()
+    platforms_missing: tuple[str, ...] = ()
+    pulls: int = 0
+    bytes_fetched: int = 0
+    bytes_reused: int = 0
+    visibility: str = "unknown"
+    retry_at: datetime | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an image was admitted with: a hold on so many pulls (none for an image that costs none).
+
+    `whole` says that no child is pulled unless the hold covers all of them.
+    """
+
+    hold: Hold | None = None
+    pulls: int = 0
+    whole: bool = True
+
+
+@dataclass(slots=True)
+class Spent:
+    """What fetching one image has cost so far."""
+
+    pulls: int = 0
+    bytes_fetched: int = 0
+    fetched: set[str] = field(default_factory=set)
