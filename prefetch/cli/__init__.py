@@ -15,6 +15,7 @@ _COMMANDS = {
     "images": "prefetch.cli.images:images",
     "runs": "prefetch.cli.runs:runs",
     "db": "prefetch.cli.db:db",
+    "demo": "prefetch.cli.demo:demo",
     "completion": "prefetch.cli.completion:completion",
 }
 

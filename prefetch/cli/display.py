@@ -33,7 +33,6 @@ from prefetch.events import (
 
 _MAX_BLOBS = 6
 _BAR_WIDTH = 24
-_RATE_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -94,47 +93,53 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
-        shown, totals = self._shown, self._shown.totals
+        match event:
+            case BlobStarted() | BlobProgress() | BlobFinished():
+                self._blob(event)
+            case BudgetChanged() | WaitStarted() | ThrottleEvent() | PullSpent():
+                self._budget(event)
+            case Remark(text):
+                self._console.print(text, highlight=False, markup=False)
+            case _:
+                self._image(event)
+
+    def _image(self, event: Event) -> None:
+        totals = self._shown.totals
         match event:
             case RunStarted(_, references):
                 totals.images = references
             case ReferenceResolved():
                 totals.resolved += 1
             case PlanReady():
-                shown.planned = True
+                self._shown.planned = True
             case ImageFinished(_, outcome):
-                self._finished(outcome)
-            case PullSpent():
-                totals.pulls += 1
-                shown.waiting = None
+                totals.done += 1
+                totals.deferred += outcome == "deferred"
+                totals.failed += outcome == "failed"
+
+    def _blob(self, event: BlobStarted | BlobProgress | BlobFinished) -> None:
+        blobs = self._shown.blobs
+        match event:
             case BlobStarted(digest, total, offset):
-                shown.blobs[digest] = _Blob(total, offset, time.monotonic(), offset)
-            case BlobProgress(digest, offset):
-                self._advance(digest, offset)
+                blobs[digest] = _Blob(total, offset, time.monotonic(), offset)
+            case BlobProgress(digest, offset) if digest in blobs:
+                blobs[digest].offset = offset
             case BlobFinished(digest, fetched):
-                shown.blobs.pop(digest, None)
-                totals.fetched += fetched
+                blobs.pop(digest, None)
+                self._shown.totals.fetched += fetched
+
+    def _budget(self, event: BudgetChanged | WaitStarted | ThrottleEvent | PullSpent) -> None:
+        shown = self._shown
+        match event:
             case BudgetChanged(registry, identity):
                 shown.budgets[registry, identity] = event
             case WaitStarted():
                 shown.waiting = event
             case ThrottleEvent(registry, until):
                 shown.throttled[registry] = until
-            case Remark(text):
-                self._console.print(text, highlight=False, markup=False)
-            case _:
-                pass
-
-    def _finished(self, outcome: str) -> None:
-        totals = self._shown.totals
-        totals.done += 1
-        totals.deferred += outcome == "deferred"
-        totals.failed += outcome == "failed"
-
-    def _advance(self, digest: str, offset: int) -> None:
-        blob = self._shown.blobs.get(digest)
-        if blob is not None:
-            blob.offset = offset
+            case PullSpent():
+                shown.totals.pulls += 1
+                shown.waiting = None
 
     def render(self) -> RenderableType:
         """The lines as they are now."""

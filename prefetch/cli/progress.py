@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import click
 
@@ -25,6 +26,7 @@ from prefetch.events import (
 )
 
 _LINE_EVERY_SECONDS = 30.0
+_NEWS = timedelta(minutes=1)
 
 
 @contextmanager
@@ -55,7 +57,7 @@ class PlainLines:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last = clock.monotonic()
-        self._waiting_until = ""
+        self._waiting: WaitStarted | None = None
         self._images = self._done = self._pulls = self._bytes = 0
 
     def __call__(self, event: Event) -> None:
@@ -73,8 +75,8 @@ class PlainLines:
                 click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
-            case WaitStarted(until, deferred):
-                self._wait(local(until)[:-3], deferred)
+            case WaitStarted():
+                self._wait(event)
             case _:
                 pass
         if self._clock.monotonic() - self._last >= _LINE_EVERY_SECONDS:
@@ -88,9 +90,11 @@ class PlainLines:
             err=True,
         )
 
-    def _wait(self, until: str, deferred: int) -> None:
-        if until != self._waiting_until:
-            self._waiting_until = until
-            click.echo(
-                f"out of budget: {plural(deferred, 'image')} wait until about {until}", err=True
-            )
+    def _wait(self, event: WaitStarted) -> None:
+        """Say it once; a forecast that moves by a moment is no news."""
+        last = self._waiting
+        if last and last.deferred == event.deferred and abs(event.until - last.until) < _NEWS:
+            return
+        self._waiting = event
+        images = plural(event.deferred, "image")
+        click.echo(f"waiting for budget: {images}, until about {local(event.until)}", err=True)

@@ -28,15 +28,16 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_sync(report: SyncReport, *, output: str, quiet: bool) -> None:
-    """What a sync did."""
+def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = False) -> None:
+    """What a sync did; images that have not changed are counted, and listed when `verbose`."""
     if output == "json":
         print_json(report.document())
         print_source_errors(report.errors)
         return
-    shown = [r for r in report.results if not quiet or r.outcome in _TROUBLE]
-    for result in shown:
-        _print_result(result)
+    shown = _TROUBLE if quiet else (*_TROUBLE, Outcome.SYNCED)
+    for result in report.results:
+        if result.outcome in shown or verbose:
+            _print_result(result)
     print_source_errors(report.errors)
     if not quiet:
         click.echo(_summary(report))
@@ -49,7 +50,7 @@ _TROUBLE = (Outcome.FAILED, Outcome.DEFERRED)
 def _print_result(result: ImageResult) -> None:
     word, colour = _MARKS[result.outcome]
     click.echo(f"{click.style(word.ljust(9), fg=colour)} {result.reference}{_details(result)}")
-    if result.problem is not None:
+    if result.problem is not None and result.retry_at is None:
         click.echo(f"          {result.problem.message}")
     if result.platforms_missing:
         click.echo(f"          lacks {', '.join(result.platforms_missing)}")

@@ -50,7 +50,7 @@ def sync(
     Examples:
       prefetch sync images.txt
       prefetch sync images.txt --platform linux/amd64 --platform linux/arm64
-      prefetch sync --image nginx:1.27 --image quay.io/prometheus/node-exporter:v1.8.2
+      prefetch sync --image nginx:1.27 --image quay.io/coreos/etcd:v3.5.0
       prefetch sync images.txt --wait --timeout 6h
       kubectl get pods -A -o jsonpath='{..image}' | tr ' ' '\\n' | prefetch sync -
     """
@@ -72,5 +72,5 @@ def sync(
     wanted = SyncRequest(request, wait=wait, timeout=seconds(timeout) if timeout else None)
     with progress(common, json=output == "json") as listener:
         report, signal = run_sync(wanted, listener)
-    print_sync(report, output=output, quiet=common.quiet)
+    print_sync(report, output=output, quiet=common.quiet, verbose=common.verbose > 0)
     sys.exit(128 + signal if signal else report.exit_code(deferred_ok=deferred_ok))

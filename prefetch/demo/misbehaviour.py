@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 
 from prefetch.clock import Clock
 from prefetch.demo.answers import Answer
@@ -93,7 +94,7 @@ def _bad_realm(scene: Scene) -> Answer:
     return scene.doorkeeper.challenge(scene.request.repository, realm=scene.fault.text)
 
 
-def _link_expired(scene: Scene) -> Answer:  # noqa: ARG001
+def _link_expired(_: Scene) -> Answer:
     """The CDN's 403 for a link that is too old."""
     return Answer.text(403, _EXPIRED_LINK, "application/xml")
 
@@ -108,7 +109,7 @@ def _html(scene: Scene) -> Answer:
     return Answer.text(200, scene.fault.text or _PAGE, "text/html")
 
 
-def _not_allowed(scene: Scene) -> Answer:  # noqa: ARG001
+def _not_allowed(_: Scene) -> Answer:
     """405."""
     return Answer.error(405, "UNSUPPORTED", "The operation is unsupported.")
 
@@ -129,14 +130,14 @@ def _redirect_loop(scene: Scene) -> Answer:
     return Answer(307, {"Location": scene.request.path})
 
 
-def _huge_manifest(scene: Scene) -> Answer:  # noqa: ARG001
+def _huge_manifest(_: Scene) -> Answer:
     """A manifest of 200 MiB, made while it is sent."""
     spaces = Blob.repeated(b'{"schemaVersion":2,"padding":"', b" " * _MIB, _HUGE_MIB, b'"}')
     headers = {"Content-Type": OCI_MANIFEST, "Docker-Content-Digest": spaces.digest}
     return Answer(200, headers, spaces)
 
 
-def _reset(scene: Scene) -> Answer:  # noqa: ARG001
+def _reset(_: Scene) -> Answer:
     """The connection is closed without an answer."""
     return Answer(reset=True)
 
@@ -147,20 +148,20 @@ def _headers(answer: Answer, scene: Scene) -> None:
         _set_header(answer, name, value)
 
 
-def _no_rate_headers(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _no_rate_headers(answer: Answer, _: Scene) -> None:
     """Nothing is said about limits."""
     for name in _rate_headers(answer):
         del answer.headers[name]
 
 
-def _blank_rate_headers(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _blank_rate_headers(answer: Answer, _: Scene) -> None:
     """The limit's headers lack their number: `;w=21600`."""
     for name in _rate_headers(answer):
         if name.lower() != "docker-ratelimit-source":
             answer.headers[name] = ";" + answer.headers[name].partition(";")[2]
 
 
-def _no_digest(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _no_digest(answer: Answer, _: Scene) -> None:
     """No Docker-Content-Digest."""
     _set_header(answer, "Docker-Content-Digest", None)
 
@@ -171,7 +172,7 @@ def _wrong_digest(answer: Answer, scene: Scene) -> None:
     _set_header(answer, "Docker-Content-Digest", digest)
 
 
-def _no_length(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _no_length(answer: Answer, _: Scene) -> None:
     """No Content-Length; a body comes chunked."""
     answer.sized = False
 
@@ -181,16 +182,16 @@ def _wrong_type(answer: Answer, scene: Scene) -> None:
     _set_header(answer, "Content-Type", scene.fault.text)
 
 
-def _ignored_range(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _ignored_range(answer: Answer, _: Scene) -> None:
     """200 and the whole body, whatever range was asked for."""
-    if answer.status == 206:  # noqa: PLR2004
+    if answer.status == HTTPStatus.PARTIAL_CONTENT:
         answer.status, answer.start, answer.end = 200, 0, None
         _set_header(answer, "Content-Range", None)
 
 
-def _wrong_range(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _wrong_range(answer: Answer, _: Scene) -> None:
     """206 with a part that begins a byte earlier than was asked for, and says so."""
-    if answer.status == 206 and answer.start > 0:  # noqa: PLR2004
+    if answer.status == HTTPStatus.PARTIAL_CONTENT and answer.start > 0:
         answer.start -= 1
         whole = f"bytes {answer.start}-{answer.stop - 1}/{answer.body.size}"
         _set_header(answer, "Content-Range", whole)
@@ -218,7 +219,7 @@ def _truncated(answer: Answer, scene: Scene) -> None:
     answer.end = answer.start + _offset(answer, scene.fault)
 
 
-def _overlong(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _overlong(answer: Answer, _: Scene) -> None:
     """A byte too many, and Content-Length agrees."""
     body = answer.body
     answer.body = dataclasses.replace(body, tail=body.tail + b"!", size=body.size + 1)
@@ -235,7 +236,7 @@ def _slow(answer: Answer, scene: Scene) -> None:
     answer.bytes_per_second = scene.fault.bytes_per_second
 
 
-def _gzip(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _gzip(answer: Answer, _: Scene) -> None:
     """Content-Encoding: gzip, whether or not it was accepted; for small bodies."""
     packer = zlib.compressobj(wbits=31)
     packed = packer.compress(answer.body.read(answer.start, answer.end)) + packer.flush()
@@ -243,7 +244,7 @@ def _gzip(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
     _set_header(answer, "Content-Encoding", "gzip")
 
 
-def _tag_moves(answer: Answer, scene: Scene) -> None:  # noqa: ARG001
+def _tag_moves(_: Answer, scene: Scene) -> None:
     """After this answer the tag points to the digest `text`."""
     scene.content.move(scene.request.repository, scene.request.reference, scene.fault.text)
 

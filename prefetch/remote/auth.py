@@ -163,9 +163,15 @@ class Authenticator:
         repository's own says that it is not for us.
         """
         if sent is None:
-            found = parse_challenges(challenges)
-            self._discovered = self._adopt(found) or self._discovered
+            known = self._basic
+            self._adopt(parse_challenges(challenges))
+            if self._basic != known:
+                self._discovered = False  # the login has yet to be proved
             return self._realm is not None or self._basic is not None
+        if sent == self._basic:
+            if not self._accepted:
+                self._record.doubted()
+            return False
         token = self._tokens.get(path)
         if token is None or token.header != sent:
             return self._realm is not None
@@ -197,17 +203,18 @@ class Authenticator:
             elif reply.status >= 500 or reply.status == 429:  # noqa: PLR2004
                 raise self._failure(self._registry, reply)
             if self._basic is not None:
-                await self._prove(url, self._basic)
+                await self._prove(url, self._basic, challenged=reply.status == 401)  # noqa: PLR2004
             self._discovered = True
 
-    async def _prove(self, url: URL, header: str) -> None:
+    async def _prove(self, url: URL, header: str, *, challenged: bool) -> None:
         """Log in once, before many requests at a time do so in vain."""
         reply = await self._send("GET", url, {"Authorization": header})
         if reply.status == 401 and reply.own:  # noqa: PLR2004
             raise self._record.refused(self._failure(self._registry, reply))
-        self._record.granted()
+        if challenged:
+            self._record.granted()
 
-    def _adopt(self, challenges: Sequence[Challenge]) -> bool:
+    def _adopt(self, challenges: Sequence[Challenge]) -> None:
         """Take up the first challenge that can be answered: Bearer, then Basic."""
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         if bearer := by_scheme.get("bearer"):
@@ -220,7 +227,6 @@ class Authenticator:
                 status=401,
                 hint="only Basic and Bearer are supported",
             )
-        return bool(challenges)
 
     def _checked_realm(self, challenge: Challenge) -> URL:
         """The token service's URL, if credentials may go there. Nothing is sent before this."""
@@ -285,6 +291,8 @@ class Authenticator:
         if len(group) > 1 and 400 <= reply.status < 500 and reply.status != 429:  # noqa: PLR2004
             self._batching = False
             error = Unauthorized(error.message, status=error.status, url=error.url)
+            if reply.status != 401:  # noqa: PLR2004
+                raise error
         raise self._record.refused(error) if isinstance(error, Unauthorized) else error
 
     async def _ask(self, group: frozenset[str]) -> Reply:

@@ -103,12 +103,18 @@ class LoginRecord:
         self._login = login
         self._granted = False
         self._doubts = 0
-        self._refusal: Unauthorized | None = None
+        self._failure: tuple[str, str | None] | None = None
 
     def check(self) -> None:
         """Raise Unauthorized if the login has failed before."""
-        if self._refusal is not None:
-            raise self._refusal
+        if self._failure is not None:
+            why, url = self._failure
+            raise Unauthorized(
+                f"{self._registry} refuses the login{self._of_whom()} {why}",
+                status=401,
+                url=url,
+                hint="check the credentials; nothing is fetched anonymously in their place",
+            )
 
     def granted(self) -> None:
         """The login was accepted."""
@@ -125,16 +131,20 @@ class LoginRecord:
         failed = error.status == 401 or (  # noqa: PLR2004
             error.status == 400 and isinstance(self._login, IdentityToken)  # noqa: PLR2004
         )
-        if not failed and not self._granted:
+        if not failed:
+            self.doubted()
+        if failed or self._doubts >= _DOUBTS:
+            self._failure = f"({error.message})", error.url
+            self.check()
+        return error
+
+    def doubted(self) -> None:
+        """A request was refused that was sent with the login, which has never helped so far."""
+        if self._login is not None and not self._granted:
             self._doubts += 1
-        if not failed and self._doubts < _DOUBTS:
-            return error
-        user = self._login.username
-        self._refusal = Unauthorized(
-            f"{self._registry} refuses the login{f' of {user!r}' if user else ''} "
-            f"({error.message})",
-            status=error.status,
-            url=error.url,
-            hint="check the credentials; nothing is fetched anonymously in their place",
-        )
-        return self._refusal
+            if self._doubts >= _DOUBTS:
+                self._failure = "for every request so far", None
+
+    def _of_whom(self) -> str:
+        user = self._login.username if self._login is not None else ""
+        return f" of {user!r}" if user else ""

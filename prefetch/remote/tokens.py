@@ -61,7 +61,9 @@ def parse_token(
 
 
 def _life(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _SHORTEST_LIFE
+    if isinstance(value, float) and not math.isfinite(value):
         return _SHORTEST_LIFE
     return float(min(max(value, _SHORTEST_LIFE), _LONGEST_LIFE))
 

@@ -1,9 +1,4 @@
-"""Authorised requests, judged, and repeated where that may help.
-
-What is repeated: broken connections, stalls and 5xx, after a growing, jittered wait that honours
-Retry-After (RFC 9110 section 10.2.3); throttled requests, once the registry is open again; refused
-ones, with a new token. 4xx are final.
-"""
+"""Authorised requests, judged: what a registry answers becomes an answer or an error."""
 
 from __future__ import annotations
 
@@ -12,13 +7,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 from yarl import URL
 
 from prefetch.clock import Clock
 from prefetch.errors import (
-    DigestMismatch,
-    PrefetchError,
     PullLimitReached,
     RegistryError,
     ServerFault,
@@ -36,20 +28,13 @@ from prefetch.remote.faults import (
     redact,
     sanitise,
 )
+from prefetch.remote.retrying import Renewable, retried
 from prefetch.remote.transport import Answer, Transport
 
 _CHALLENGE: Final = "WWW-Authenticate"
 _ANONYMOUS_HINT: Final = "it does not exist, or it takes credentials, and none are configured"
-_AUTH_ATTEMPTS: Final = 3
-_MISMATCH_ATTEMPTS: Final = 2
 
 T = TypeVar("T")
-
-
-class _Renewable(Unauthorized):
-    """Refused, but a new token or a new link may do."""
-
-    retryable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,49 +66,10 @@ class Wire:
         self._clock = clock
 
     async def run(self, work: Callable[[], Awaitable[T]], *, attempts: int | None = None) -> T:
-        """`work`, repeated. `attempts` bounds those that a fault of the network or the registry
-        ended; raises what ended the last one.
-        """
-        timeouts = self.transport.timeouts
-        waits = wait_exponential_jitter(
-            initial=timeouts.first_wait, max=timeouts.longest_wait, jitter=timeouts.first_wait
+        """`work`, repeated where that may help; see `retrying`."""
+        return await retried(
+            work, timeouts=self.transport.timeouts, clock=self._clock, attempts=attempts
         )
-
-        def wait(state: RetryCallState) -> float:
-            error = _error(state)
-            # The throttled wait where all requests wait; a new token is worth nothing later.
-            if isinstance(error, _Renewable | Throttled):
-                return 0.0
-            asked = error.retry_after if isinstance(error, RegistryError) else None
-            return max(waits(state), min(asked or 0.0, timeouts.longest_wait))
-
-        def stop(state: RetryCallState) -> bool:
-            match _error(state):
-                case _Renewable():
-                    limit = _AUTH_ATTEMPTS
-                case Throttled():
-                    limit = timeouts.throttle_attempts
-                case DigestMismatch():
-                    limit = _MISMATCH_ATTEMPTS
-                case _:
-                    limit = timeouts.attempts if attempts is None else attempts
-            return state.attempt_number >= limit
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_is_retryable),
-            stop=stop,
-            wait=wait,
-            sleep=self._clock.sleep,
-            reraise=True,
-        )
-
-        async def attempt() -> T:
-            return await work()
-
-        try:
-            return await retrying(attempt)
-        except _Renewable as error:
-            raise _copied(error, Unauthorized) from None
 
     async def ask(
         self, auth: Authenticator, request: Request, *, seen: Seen | None = None
@@ -186,7 +132,7 @@ class Wire:
         challenges = answer.headers.getall(_CHALLENGE, ())
         # Elsewhere a link has expired; only the registry's own word is about who we are.
         if not answer.own or auth.rejected(request.path, sent, challenges):
-            return _copied(error, _Renewable)
+            return Renewable.of(error)
         return error
 
     async def _too_many(self, error: RegistryError, answer: Answer, body: bytes) -> RegistryError:
@@ -213,10 +159,6 @@ class Wire:
         )
 
 
-def _copied(error: Unauthorized, kind: type[Unauthorized]) -> Unauthorized:
-    return kind(error.message, status=error.status, url=error.url, code=error.code, hint=error.hint)
-
-
 def refuse_page(subject: str, answer: Answer) -> None:
     """Raise ServerFault if a web page came, of which a registry sends none."""
     if looks_like_html(answer.headers.get("Content-Type", ""), b""):
@@ -233,11 +175,3 @@ def refuse_encoding(subject: str, answer: Answer) -> None:
             status=answer.status,
             url=redact(answer.url),
         )
-
-
-def _error(state: RetryCallState) -> BaseException | None:
-    return None if state.outcome is None else state.outcome.exception()
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, PrefetchError) and error.retryable

@@ -41,6 +41,13 @@ _BUMP = (
 _METER = select(meters).where(
     meters.c.registry == bindparam("registry"), meters.c.identity == bindparam("identity")
 )
+_CHANGING = [c.name for c in meters.c if c.name not in ("id", "registry", "identity")]
+# All of them each time: one statement, compiled once.
+_CHANGE = (
+    update(meters)
+    .where(meters.c.id == bindparam("meter"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGING})
+)
 _READINGS = select(*_READING, observations.c.falls).where(
     observations.c.meter == bindparam("meter")
 )
@@ -136,9 +143,12 @@ class Books:
             row = self._connection.execute(_METER, parameters).one()
         return row
 
-    def change_meter(self, meter: int, **changes: Any) -> None:
+    def change_meter(self, row: Row[Any], **changes: Any) -> None:
         """Write some columns of the meter's row."""
-        self._connection.execute(update(meters).where(meters.c.id == meter).values(**changes))
+        new = {name: changes.get(name, row._mapping[name]) for name in _CHANGING}
+        self._connection.execute(
+            _CHANGE, {"meter": row.id} | {f"new_{name}": value for name, value in new.items()}
+        )
 
     def readings(self, meter: int) -> list[Reading]:
         """What each source last reported."""

@@ -41,6 +41,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._mail: dict[MeterKey, _Mail] = {}
+        # Words of headers that were there: taken in once, they would only be repeated.
+        self._told: set[tuple[MeterKey, str, str]] = set()
 
     def __bool__(self) -> bool:
         return bool(self._mail)
@@ -57,7 +59,13 @@ class Inbox:
     ) -> None:
         """Take in what an answer's headers said; None: they were absent."""
         mail = self._mail.setdefault(key, _Mail())
-        mail.words[repository, method] = Word(repository, method, observation is None, stamp, at)
+        word = Word(repository, method, observation is None, stamp, at)
+        if word.absent:
+            self._told -= {(key, repository, "HEAD"), (key, repository, "GET")}
+        if (key, repository, method) not in self._told:
+            mail.words[repository, method] = word
+            if not word.absent:
+                self._told.add((key, repository, method))
         if observation is not None:
             mail.add(Arrived(stamp, observation, at))
             if method == "HEAD":

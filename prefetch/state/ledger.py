@@ -240,7 +240,7 @@ class Ledger:
             row = books.meter(meter)
             window = max((r.window for r in books.readings(row.id)), default=UNKNOWN_WINDOW)
             books.change_meter(
-                row.id,
+                row,
                 empty_sequence=books.sequence,
                 empty_at=books.now,
                 empty_seconds=window if retry_after is None else retry_after,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from prefetch.ratelimit.budget import Burn, follow_usage
 from prefetch.ratelimit.headers import Observation
@@ -20,6 +20,13 @@ _HEADS_IN_SAMPLE = 5
 _HEAD_SAMPLES = 2
 _COUNTED_SHARE = 0.9
 _SAVE_FACTS = upsert_into(repository_facts)
+_FACTS = select(
+    repository_facts.c.repository, repository_facts.c.exempt, repository_facts.c.exempt_by
+).where(
+    repository_facts.c.registry == bindparam("registry"),
+    repository_facts.c.identity == bindparam("identity"),
+    repository_facts.c.repository.in_(bindparam("repositories", expanding=True)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +52,14 @@ def record_observation(books: Books, key: MeterKey, arrived: Arrived, *, heads: 
         changes["empty_sequence"] = None
     changes |= _record_reading(books, meter.id, arrived, meter.heads + heads, meter.head_samples)
     if changes:
-        books.change_meter(meter.id, **changes)
+        books.change_meter(meter, **changes)
 
 
 def record_silence(books: Books, key: MeterKey, stamp: Stamp, at: float) -> None:
     """A counted repository answered without a reading: asking again would tell nothing more."""
     meter = books.meter(key)
     if meter.asked_sequence is None or stamp.sequence >= meter.asked_sequence:
-        books.change_meter(meter.id, asked_sequence=stamp.sequence, asked_at=at)
+        books.change_meter(meter, asked_sequence=stamp.sequence, asked_at=at)
 
 
 def _record_reading(
@@ -203,15 +210,9 @@ def exemptions(
     books: Books, key: MeterKey, repositories: Sequence[str]
 ) -> dict[str, tuple[bool, str]]:
     """For each known repository, whether it is exempt, and the method that told."""
-    facts = repository_facts.c
     found: dict[str, tuple[bool, str]] = {}
+    whose = {"registry": key.registry, "identity": key.identity}
     for chunk in chunks(repositories):
-        rows = books.connection.execute(
-            select(facts.repository, facts.exempt, facts.exempt_by).where(
-                facts.registry == key.registry,
-                facts.identity == key.identity,
-                facts.repository.in_(chunk),
-            )
-        )
+        rows = books.connection.execute(_FACTS, {**whose, "repositories": chunk})
         found |= {row.repository: (row.exempt, row.exempt_by) for row in rows}
     return found

@@ -266,14 +266,14 @@ class Admission:
         if available is None:
             return [now] * len(queue)
         prices = [price_to_hold(image) for image in queue]
-        first = next((price for price in prices if price > available), prices[0])
-        windows = Windows(
-            available=available,
-            capacity=max(1, (budget.limit or 1) - budget.reserve),
-            window_seconds=budget.window_seconds or DEFAULT_WINDOW_SECONDS,
-            refill=await self._forecast(first),
-        )
-        return windows.starts(prices, now)
+        capacity = max(1, (budget.limit or 1) - budget.reserve)
+        window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
+        refill = await self._forecast(min(capacity, available + prices[0]))
+        now = self._clock.now()
+        if refill <= now:
+            # Nothing has been spent yet: the window begins with the first pull.
+            refill = now + timedelta(seconds=window)
+        return Windows(available, capacity, window, refill).starts(prices, now)
 
     async def _stop(self) -> None:
         """Cancelled or failed: end what runs; its progress is kept."""

@@ -50,7 +50,7 @@ class Documents:
         return parse_document(raw, media_type, algorithm=digest.algorithm)
 
     async def adopt(self, digests: Iterable[Digest]) -> dict[str, ManifestRecord]:
-        """Records of those documents that the store has although the database does not know them."""
+        """Records of documents that the store has and the database does not know."""
         found = {}
         for digest in await self._store.present(digests):
             try:
