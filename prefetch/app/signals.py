@@ -51,3 +51,11 @@ def run(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> tuple[T, int 
         return asyncio.run(main()), interruption.signal
     except asyncio.CancelledError:
         raise SystemExit(128 + (interruption.signal or signal.SIGTERM)) from None
+    except BaseExceptionGroup as group:
+        # Tasks fail in groups; people are told the first cause.
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -33,7 +33,8 @@ class Option(click.Option):
 
     def variables(self, ctx: click.Context) -> Sequence[str]:
         """The variables' names, the command's own first."""
-        option = (self.name or "").upper()
+        long = next((name for name in self.opts if name.startswith("--")), self.name or "")
+        option = long.lstrip("-").upper().replace("-", "_")
         words = ctx.command_path.split()[1:]
         command = "_".join(words).upper().replace("-", "_")
         return (

@@ -184,6 +184,12 @@ class Account:
         """Whether the last word may be spent on."""
         return self.asked_within(FRESH_SECONDS * (_COSTLY_FACTOR if self.costly else 1))
 
+    def outdated(self) -> bool:
+        """Whether the last word was a reading that its own window has outlived."""
+        if not self.readings or self.active():
+            return False
+        return max(reading.sequence for reading in self.readings) >= (self.asked_sequence or 0)
+
     def asked_after_spends(self) -> bool:
         """Whether the last word was asked for after every spend that has ended."""
         last = max((usage.ended or 0 for usage in self.usage), default=0)
@@ -237,7 +243,7 @@ def judge_spend(account: Account, *, held: bool) -> Verdict:
         return OBSERVE
     if account.empty_until() is not None:
         return Verdict("refuse", 0, "the registry said that its pull limit is reached")
-    if not account.fresh():
+    if not account.fresh() or account.outdated():
         return OBSERVE
     position = account.governing()
     if position is None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
+from prefetch.demo.images import Image
+from prefetch.demo.settings import ImageOrder
+from prefetch.demo.upstream import Upstream
 from prefetch.events import Event
+from prefetch.oci.model import Descriptor, Manifest, parse_document
+from prefetch.oci.reference import Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.settings import TransportSettings
 from prefetch.state.ledger import Ledger
@@ -67,3 +73,17 @@ def challenge(server: Server, more: str = "") -> web.Response:
 def found() -> web.Response:
     """What a HEAD of a manifest is answered."""
     return web.Response(headers={"Docker-Content-Digest": SOME_DIGEST, "Content-Length": "9"})
+
+
+def put_image(upstream: Upstream, name: str = "team/app", **order: Any) -> tuple[Repository, Image]:
+    """One image of one platform (`single=False`: an index) at an upstream, and its repository."""
+    order = {"layers": 1, "single": True, **order}
+    ((repository, _, image),) = ImageOrder(repository=name, **order).fill(upstream.content)
+    return Repository(upstream.address, repository), image
+
+
+def layer_of(image: Image) -> Descriptor:
+    """The first layer of a manifest, as a client reads it."""
+    document = parse_document(image.raw, image.media_type)
+    assert isinstance(document, Manifest)
+    return document.layers[0]
