@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -40,3 +40,8 @@ class SystemClock:
 def rfc3339(moment: datetime) -> str:
     """`2026-01-02T03:04:05Z`, to the second (RFC 3339)."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rfc3339_due(moment: datetime) -> str:
+    """The same rounded up: whoever comes back at that second does not come too early."""
+    return rfc3339(moment + timedelta(microseconds=999_999))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from prefetch.cli.text import local, plural, size, table
-from prefetch.clock import rfc3339
+from prefetch.clock import rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.state.ledger import Budget
 from prefetch.sync.report import PlanReport, SyncReport
@@ -119,7 +119,7 @@ def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
 
 def _plan_row(image: PlannedImage) -> tuple[str, ...]:
     deferred = image.action is Action.DEFER and image.start_at is not None
-    start = rfc3339(image.start_at) if deferred and image.start_at else "-"
+    start = rfc3339_due(image.start_at) if deferred and image.start_at else "-"
     fetched = "-" if image.action is Action.NONE else size(image.bytes)
     return (
         image.wanted.name,

@@ -135,6 +135,7 @@ class RegistryModel(Strict):
     limit: LimitModel | None = None
     requests_per_second: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
     alternates: list[Annotated[str, _text("a registry", values.alternate)]] = []
     immutable_tags: list[
         Annotated[re.Pattern[str], _text("a regular expression", values.pattern)]
@@ -167,6 +168,7 @@ class RegistryModel(Strict):
             limit=(self.limit.pulls, self.limit.window) if self.limit else None,
             requests_per_second=self.requests_per_second,
             max_concurrency=self.max_concurrency,
+            idle_timeout=self.idle_timeout,
             alternates=tuple(self.alternates),
             immutable_tags=tuple(self.immutable_tags),
         )

@@ -59,11 +59,15 @@ class Grant:
 
 
 class Doorkeeper:
-    """Names the identity behind a request, or answers with a challenge."""
+    """Names the identity behind a request, or answers with a challenge.
+
+    `realm` is the token service's URL; `issued` are all tokens so far, to look for where they leak.
+    """
 
     def __init__(self, settings: AuthSettings, content: Content, clock: Clock) -> None:
         self.settings = settings
         self.realm = ""
+        self.issued: list[str] = []
         self._content = content
         self._clock = clock
         self._grants: dict[str, Grant] = {}
@@ -159,6 +163,7 @@ class Doorkeeper:
             return Answer.error(400, "UNSUPPORTED", "only one scope a token")
         granted = frozenset(name for name in asked if self._content.readable(name, identity))
         token = secrets.token_urlsafe(24)
+        self.issued.append(token)
         lifetime = self.settings.token_lifetime
         self._grants[token] = Grant(identity, granted, self._clock.monotonic() + lifetime)
         body: dict[str, Any] = dict.fromkeys(self.settings.token_fields, token)

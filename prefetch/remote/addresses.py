@@ -83,6 +83,22 @@ def same_host(one: str, other: str) -> bool:
     return reach_of_host(one) is Reach.LOOPBACK and reach_of_host(other) is Reach.LOOPBACK
 
 
+def untrusted_url(text: str, base: URL | None = None) -> URL | None:
+    """A URL that a remote has written, joined to `base`; None if it makes no sense.
+
+    What is written well is kept to the letter: signatures are over it.
+    """
+    written_well = text.isascii() and text.isprintable() and " " not in text
+    try:
+        url = URL(text, encoded=written_well)
+        url = url if base is None else base.join(url)
+        # They are parsed when they are first asked for, and would raise later.
+        host, port = url.raw_host, url.port
+    except ValueError:
+        return None
+    return None if host and port == 0 else url
+
+
 class Guard:
     """Says which addresses one registry may lead us to.
 

@@ -16,7 +16,7 @@ from yarl import URL
 from prefetch.clock import Clock
 from prefetch.credentials.credential import IdentityToken, Login
 from prefetch.errors import ForbiddenAddress, RegistryError, ServerFault, Unauthorized
-from prefetch.remote.addresses import Guard, same_host
+from prefetch.remote.addresses import Guard, same_host, untrusted_url
 from prefetch.remote.challenges import Challenge, parse_challenges
 from prefetch.remote.faults import failure, sanitise
 from prefetch.remote.logins import (
@@ -231,11 +231,8 @@ class Authenticator:
     def _checked_realm(self, challenge: Challenge) -> URL:
         """The token service's URL, if credentials may go there. Nothing is sent before this."""
         text = challenge.parameters.get("realm", "")
-        try:
-            realm = URL(text)
-        except ValueError:
-            realm = URL()
-        if not realm.raw_host:
+        realm = untrusted_url(text)
+        if realm is None or not realm.raw_host:
             raise ServerFault(f"{self._registry} names no usable token service: {sanitise(text)!r}")
         self._guard.check(realm)
         plain = self._endpoint.scheme == "http" and same_host(

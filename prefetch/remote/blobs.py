@@ -17,6 +17,7 @@ from yarl import URL
 from prefetch.errors import NetworkError, NotFound, PrefetchError, ServerFault, SizeMismatch
 from prefetch.oci.distribution import parse_content_range, range_from
 from prefetch.oci.model import Descriptor
+from prefetch.remote.addresses import untrusted_url
 from prefetch.remote.connections import broken
 from prefetch.remote.faults import redact
 from prefetch.remote.transport import Answer, Transport
@@ -77,12 +78,12 @@ async def open_foreign(
     """
     problem: PrefetchError = NotFound(f"{descriptor.digest}: no URL is left to fetch it from")
     for text in descriptor.urls:
+        url = untrusted_url(text)
+        if url is None:
+            continue
         try:
-            url = URL(text)
             transport.guard.check(url)
             return await open_at(partial(_get_foreign, transport, url), descriptor, offset)
-        except ValueError:
-            continue
         except PrefetchError as error:
             problem = error
     raise problem

@@ -35,14 +35,12 @@ class Connections:
 
     def __init__(
         self,
-        timeouts: TransportSettings,
+        timeout: aiohttp.ClientTimeout,
         guard: Guard,
         home: URL,
         contexts: tuple[ssl.SSLContext | bool, ssl.SSLContext | bool],
     ) -> None:
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=timeouts.connect_timeout, sock_read=timeouts.idle_timeout
-        )
+        self._timeout = timeout
         self._home = home.origin()
         self._contexts = contexts
         self._proxies = Proxies(getproxies())
@@ -56,7 +54,10 @@ class Connections:
     ) -> Connections:
         """Load certificates and be ready. Raises ConfigError for files that cannot be used."""
         contexts = await asyncio.to_thread(_contexts, settings)
-        return cls(timeouts, guard, URL(settings.endpoint), contexts)
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=timeouts.connect_timeout, sock_read=settings.idle_timeout
+        )
+        return cls(timeout, guard, URL(settings.endpoint), contexts)
 
     async def send(
         self,
@@ -75,6 +76,8 @@ class Connections:
         """
         proxy = self._proxies.find(url)
         session = self._direct if proxy is None else self._proxied
+        if proxy is not None and url.scheme == "http":
+            headers = {**headers, **proxy.headers}
         try:
             return await session.request(
                 method,

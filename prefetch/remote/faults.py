@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 
 from yarl import URL
@@ -96,14 +97,21 @@ def failure(
         return no_registry(subject, url, status)
     code, words = _own_words(body, headers, secrets)
     kind = _kind(status, headers, body)
-    said = f": {words}" if words else ""
+    said = f"{status}: {words}" if words else f"{status} {_phrase(status)}".rstrip()
     return kind(
-        f"{subject}: {url.raw_host} answered {status}{said}",
+        f"{subject}: {url.raw_host} answered {said}",
         status=status,
         url=redact(url),
         code=code,
         retry_after=retry_after(body, headers, now),
     )
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _kind(status: int, headers: Mapping[str, str], body: bytes) -> type[RegistryError]:

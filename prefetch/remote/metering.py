@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-from prefetch.clock import Clock, rfc3339
+from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PullLimitReached
 from prefetch.oci.reference import Digest
 from prefetch.ratelimit.headers import Observation
@@ -87,6 +87,6 @@ class Meter:
     def _refusal(self, reason: str, retry_at: datetime) -> BudgetExhausted:
         return BudgetExhausted(
             f"{self.key.registry} has no pulls left above the reserve (as {self.key.identity}): "
-            f"{reason}; expected back at {rfc3339(retry_at)}",
+            f"{reason}; expected back at {rfc3339_due(retry_at)}",
             retry_at=retry_at,
         )

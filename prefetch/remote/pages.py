@@ -11,6 +11,7 @@ from yarl import URL
 
 from prefetch.errors import ServerFault
 from prefetch.oci.distribution import next_link
+from prefetch.remote.addresses import untrusted_url
 from prefetch.remote.faults import redact
 
 PAGE_LIMIT: Final = 16 * 1024 * 1024
@@ -51,11 +52,8 @@ async def _pages(first: URL, fetch: FetchPage, subject: str) -> AsyncIterator[by
 
 
 def _joined(url: URL, following: str, subject: str) -> URL:
-    try:
-        target = url.join(URL(following))
-    except ValueError:
-        target = URL()
-    if not target.raw_host or target.origin() != url.origin():
+    target = untrusted_url(following, url)
+    if target is None or not target.raw_host or target.origin() != url.origin():
         raise ServerFault(f"{subject}: the tag list goes on at another host", url=redact(url))
     return target
 

@@ -7,6 +7,7 @@ ones: at once, with a new token or a new link. 4xx are final.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -92,6 +93,7 @@ class _Policy:
         self._attempts = attempts
         first, longest = timeouts.first_wait, timeouts.longest_wait
         self._growing = wait_exponential(multiplier=first, max=longest) + wait_random(0, first)
+        self._failures: Counter[str] = Counter()
 
     def wait(self, state: RetryCallState) -> float:
         error = _error(state)
@@ -101,16 +103,18 @@ class _Policy:
         return max(self._growing(state), min(asked or 0.0, self._timeouts.longest_wait))
 
     def stop(self, state: RetryCallState) -> bool:
+        """Each kind of failure is counted apart: a new token takes no attempt from the others."""
         match _error(state):
             case Renewable():
-                limit = _RENEWED_ATTEMPTS
+                kind, limit = "refused", _RENEWED_ATTEMPTS
             case Throttled():
-                limit = self._timeouts.throttle_attempts
+                kind, limit = "throttled", self._timeouts.throttle_attempts
             case DigestMismatch():
-                limit = min(_MISMATCH_ATTEMPTS, self._attempts)
+                kind, limit = "mismatch", min(_MISMATCH_ATTEMPTS, self._attempts)
             case _:
-                limit = self._attempts
-        return state.attempt_number >= limit
+                kind, limit = "failed", self._attempts
+        self._failures[kind] += 1
+        return self._failures[kind] >= limit
 
 
 def _copied(error: Unauthorized, kind: type[U]) -> U:

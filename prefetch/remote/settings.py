@@ -17,7 +17,8 @@ class RegistrySettings:
     `name` is the registry's name in references, `endpoint` its URL (http:// is plain HTTP).
     `ca_file` is trusted besides the system's authorities; `cert_file` and `key_file` are shown to
     the registry's own host alone (PEM). `limit` is pulls and seconds, for a registry that reports
-    none. `alternates` and `immutable_tags` (matched whole) are for those who plan.
+    none. `idle_timeout` bounds, in seconds, any silence of a peer, before and within a body.
+    `alternates` and `immutable_tags` (matched whole) are for those who plan.
     """
 
     name: str
@@ -29,6 +30,7 @@ class RegistrySettings:
     limit: tuple[int, float] | None = None
     requests_per_second: float | None = None
     max_concurrency: int = 8
+    idle_timeout: float = 30.0
     alternates: tuple[str, ...] = ()
     immutable_tags: tuple[re.Pattern[str], ...] = ()
 
@@ -42,15 +44,13 @@ class RegistrySettings:
 class TransportSettings:
     """Patience, in seconds.
 
-    `connect_timeout` covers name, TCP and TLS; `idle_timeout` any silence of the peer, before and
-    within a body; `document_timeout` a manifest, token or tag list as a whole. Blobs have no total
-    limit. Failed requests are sent at most `attempts` times (throttled ones `throttle_attempts`),
-    after `first_wait` doubling to `longest_wait`, with jitter; `longest_wait` also bounds what
-    Retry-After may ask for.
+    `connect_timeout` covers name, TCP and TLS, `document_timeout` a manifest, token or tag list as
+    a whole. Blobs have no total limit. Failed requests are sent at most `attempts` times (throttled
+    ones `throttle_attempts`), after `first_wait` doubling to `longest_wait`, with jitter;
+    `longest_wait` also bounds what Retry-After may ask for.
     """
 
     connect_timeout: float = 10.0
-    idle_timeout: float = 30.0
     document_timeout: float = 120.0
     attempts: int = 5
     throttle_attempts: int = 8

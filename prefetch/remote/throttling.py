@@ -6,10 +6,15 @@ The moment until which to wait is in the ledger, so that it holds for all proces
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from prefetch.clock import Clock
 from prefetch.events import Emit, ThrottleEvent
 from prefetch.state.ledger import Ledger
+
+
+# Two ways to round one moment must not make a busy loop.
+_SHORTEST: Final = 0.001
 
 
 class Throttle:
@@ -35,7 +40,7 @@ class Throttle:
                 self._announced = until
                 self._emit(ThrottleEvent(self._registry, until))
             remaining = (until - self._clock.now()).total_seconds()
-            await self._clock.sleep(min(remaining, self._longest))
+            await self._clock.sleep(min(max(remaining, _SHORTEST), self._longest))
 
     async def close(self, seconds: float | None) -> None:
         """Close for as long as the registry asks; None: it did not say, longer each time."""

@@ -22,7 +22,7 @@ from yarl import URL
 from prefetch.clock import Clock
 from prefetch.errors import ServerFault
 from prefetch.events import Emit
-from prefetch.remote.addresses import Guard
+from prefetch.remote.addresses import Guard, untrusted_url
 from prefetch.remote.connections import Connections, broken
 from prefetch.remote.faults import redact
 from prefetch.remote.pacing import Rate, Slots
@@ -195,18 +195,10 @@ class Transport:
 
     def _target(self, url: URL, location: str | None) -> URL:
         """Where a redirect leads, if it may. Raises ServerFault or ForbiddenAddress."""
-        text = location or ""
-        # Signed URLs must arrive as they were written, if they were written well.
-        written_well = text.isascii() and text.isprintable() and " " not in text
-        try:
-            target = url.join(URL(text, encoded=written_well))
-        except ValueError:
-            target = URL()
-        if not text or not target.raw_host:
+        target = untrusted_url(location, url) if location else None
+        if target is None:
             raise ServerFault(
-                f"{url.raw_host} redirects to nowhere",
-                status=HTTPStatus.FOUND,
-                url=redact(url),
+                f"{url.raw_host} redirects to nowhere", status=HTTPStatus.FOUND, url=redact(url)
             )
         self.guard.check(target)
         return target.with_fragment(None)

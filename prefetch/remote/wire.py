@@ -33,6 +33,7 @@ from prefetch.remote.transport import Answer, Transport
 
 _CHALLENGE: Final = "WWW-Authenticate"
 _ANONYMOUS_HINT: Final = "it does not exist, or it takes credentials, and none are configured"
+_LINK_HINT: Final = "each link that the registry gave was refused; it may have expired on the way"
 
 T = TypeVar("T")
 
@@ -127,7 +128,9 @@ class Wire:
             return await self._too_many(error, answer, body)
         if not isinstance(error, Unauthorized):
             return error
-        if sent is None or auth.is_anonymous:
+        if not answer.own:
+            error.hint = _LINK_HINT
+        elif sent is None or auth.is_anonymous:
             error.hint = _ANONYMOUS_HINT
         challenges = answer.headers.getall(_CHALLENGE, ())
         # Elsewhere a link has expired; only the registry's own word is about who we are.
@@ -166,12 +169,13 @@ def refuse_page(subject: str, answer: Answer) -> None:
 
 
 def refuse_encoding(subject: str, answer: Answer) -> None:
-    """Raise ServerFault for a body that is encoded: its bytes are not what the digest is over."""
+    """Raise RegistryError for an encoded body: its bytes are not what the digest is over."""
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise ServerFault(
+        raise RegistryError(
             f"{subject}: {answer.url.raw_host} sent Content-Encoding {sanitise(encoding, 40)} "
             "though identity was asked for",
             status=answer.status,
             url=redact(answer.url),
+            hint="check for a proxy that compresses what passes through it",
         )

@@ -42,17 +42,16 @@ def record_observation(books: Books, key: MeterKey, arrived: Arrived, *, heads: 
     """Keep an observation unless a later one is there; `heads` HEADs have been answered by now."""
     meter = books.meter(key)
     stamp, seen = arrived.stamp, arrived.observation
-    changes: dict[str, int | float | None] = {}
-    if heads:
-        changes["heads"] = meter.heads + heads
-    if meter.asked_sequence is None or stamp.sequence >= meter.asked_sequence:
-        changes |= {"asked_sequence": stamp.sequence, "asked_at": arrived.at}
-    overrules = meter.empty_sequence is not None and stamp.sequence >= meter.empty_sequence
-    if overrules and seen.remaining is not None:
-        changes["empty_sequence"] = None
-    changes |= _record_reading(books, meter.id, arrived, meter.heads + heads, meter.head_samples)
-    if changes:
-        books.change_meter(meter, **changes)
+    changes: dict[str, int | float | None] = {"heads": meter.heads + heads}
+    learned = _record_reading(books, meter.id, arrived, meter.heads + heads, meter.head_samples)
+    if learned is not None:
+        changes |= learned
+        if meter.asked_sequence is None or stamp.sequence >= meter.asked_sequence:
+            changes |= {"asked_sequence": stamp.sequence, "asked_at": arrived.at}
+        overrules = meter.empty_sequence is not None and stamp.sequence >= meter.empty_sequence
+        if overrules and seen.remaining is not None:
+            changes["empty_sequence"] = None
+    books.change_meter(meter, **changes)
 
 
 def record_silence(books: Books, key: MeterKey, stamp: Stamp, at: float) -> None:
@@ -64,8 +63,11 @@ def record_silence(books: Books, key: MeterKey, stamp: Stamp, at: float) -> None
 
 def _record_reading(
     books: Books, meter: int, arrived: Arrived, heads: int, samples: int
-) -> dict[str, int | float | None]:
-    """Write the source's new reading; returns what the meter learned about the cost of HEADs."""
+) -> dict[str, int | float | None] | None:
+    """Write the source's new reading; returns what the meter learned about the cost of HEADs.
+
+    None: a later reading is there, and this one has been dropped.
+    """
     stamp, seen = arrived.stamp, arrived.observation
     source = seen.source or ""
     before = next((r for r in books.readings(meter) if r.source == source), None)
@@ -76,7 +78,7 @@ def _record_reading(
     if before is not None and not before.is_older_than(
         stamp.sequence, books.owner, stamp.counter, seen.remaining
     ):
-        return {}
+        return None
     reading = _with_terms(before or _first(source), seen)
     used = max(0, (reading.limit or 0) - seen.remaining)
     reading = replace(

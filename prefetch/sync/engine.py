@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from prefetch.clock import Clock, rfc3339
+from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
 from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
 from prefetch.remote.registry import RegistryClient
@@ -194,7 +194,7 @@ class Engine:
     def _deferral_message(self, client: RegistryClient, retry_at: datetime) -> str:
         return (
             f"{client.meter.registry} has no pulls left above the reserve for this image "
-            f"(as {client.meter.identity}); expected back at {rfc3339(retry_at)}"
+            f"(as {client.meter.identity}); expected back at {rfc3339_due(retry_at)}"
         )
 
     async def _remember(self, images: Sequence[PlannedImage], run: Run) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from prefetch.clock import rfc3339
+from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.state.ledger import Budget
 from prefetch.state.records import RunImageRecord, RunRecord
@@ -113,7 +113,7 @@ class PlanReport:
                 "pulls_max": high,
                 "bytes": None if None in sizes else sum(size or 0 for size in sizes),
                 "pulls_available": self.pulls_available(),
-                "finish_at": _moment(self.finish_at),
+                "finish_at": _due(self.finish_at),
             },
         }
 
@@ -172,7 +172,7 @@ def _run_image(image: RunImageRecord) -> JSON:
         "pulls": image.pulls,
         "bytes_fetched": image.bytes_fetched,
         "bytes_reused": image.bytes_reused,
-        "retry_at": _moment(image.retry_at),
+        "retry_at": _due(image.retry_at),
         "error": _problem(error),
     }
 
@@ -207,7 +207,7 @@ def _result(result: ImageResult) -> JSON:
         "bytes_reused": result.bytes_reused,
         "source": result.registry,
         "visibility": result.visibility,
-        "retry_at": _moment(result.retry_at),
+        "retry_at": _due(result.retry_at),
         "error": _problem(result.problem),
     }
 
@@ -222,7 +222,7 @@ def _planned(image: PlannedImage) -> JSON:
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,
         "bytes": image.bytes,
-        "start_at": _moment(image.start_at),
+        "start_at": _due(image.start_at),
         "error": _problem(image.problem),
     }
 
@@ -239,3 +239,7 @@ def _problem(problem: Problem | None) -> JSON | None:
 
 def _moment(moment: datetime | None) -> str | None:
     return None if moment is None else rfc3339(moment)
+
+
+def _due(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339_due(moment)

@@ -7,11 +7,12 @@ kernel lock does the same: whoever comes second waits, and finds the content in 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from prefetch.clock import Clock
 from prefetch.errors import DigestMismatch, PrefetchError, SizeMismatch
@@ -24,6 +25,7 @@ from prefetch.store.content import ContentStore, Writer
 # What a kill may cost of a blob under way is what has arrived and is not yet written.
 _BATCH = 512 * 1024
 _ATTEMPTS_WITHOUT_PROGRESS = 5
+_FIRST_WAIT_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -69,6 +71,11 @@ class _Attempts:
         self.failures = 1 if offset > self.offset else self.failures + 1
         self.offset = max(self.offset, offset)
 
+    def wait(self, _: RetryCallState) -> float:
+        """Twice as long with each failure since the last progress, with jitter."""
+        doubled = _FIRST_WAIT_SECONDS * 2.0 ** max(0, self.failures - 1)
+        return doubled + random.uniform(0, _FIRST_WAIT_SECONDS)  # noqa: S311
+
     def spent(self, _: RetryCallState) -> bool:
         return self.failures >= _ATTEMPTS_WITHOUT_PROGRESS or self.corrupt > 1
 
@@ -108,7 +115,7 @@ class Transfer:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_is_retryable),
             stop=attempts.spent,
-            wait=wait_exponential_jitter(initial=0.2, max=15.0, jitter=0.2),
+            wait=attempts.wait,
             sleep=self._clock.sleep,
             reraise=True,
         ):
@@ -135,9 +142,12 @@ class Transfer:
                 await self._receive(client, repository, descriptor, writer)
             await writer.commit()
             done = True
-        except DigestMismatch:
+        except DigestMismatch as error:
             attempts.corrupt += 1
-            raise
+            raise DigestMismatch(
+                f"{repository}@{digest}: what came has another digest",
+                hint="the registry, or a proxy on the way, alters what it sends",
+            ) from error
         finally:
             got = max(0, writer.status.offset - start)
             if not done:

@@ -33,6 +33,7 @@ async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
             name: str | None = None,
             clock: Clock | None = None,
             transport: TransportSettings = IMPATIENT,
+            idle_timeout: float = 0.4,
             **settings: Any,
         ) -> Connected:
             clock = clock or SystemClock()
@@ -44,7 +45,12 @@ async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
             stack.push_async_callback(ledger.close)
             events: list[Event] = []
             client = await RegistryClient.open(
-                RegistrySettings(name or endpoint.partition("://")[2], endpoint, **settings),
+                RegistrySettings(
+                    name or endpoint.partition("://")[2],
+                    endpoint,
+                    idle_timeout=idle_timeout,
+                    **settings,
+                ),
                 login,
                 ledger=ledger,
                 data_dir=tmp_path,

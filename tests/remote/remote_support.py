@@ -19,7 +19,7 @@ from prefetch.remote.settings import TransportSettings
 from prefetch.state.ledger import Ledger
 
 IMPATIENT = TransportSettings(
-    connect_timeout=3.0, idle_timeout=0.4, document_timeout=5.0, first_wait=0.01, longest_wait=300.0
+    connect_timeout=3.0, document_timeout=5.0, first_wait=0.01, longest_wait=300.0
 )
 SOME_DIGEST = "sha256:" + "a" * 64
 
@@ -78,7 +78,7 @@ def found() -> web.Response:
 def put_image(upstream: Upstream, name: str = "team/app", **order: Any) -> tuple[Repository, Image]:
     """One image of one platform (`single=False`: an index) at an upstream, and its repository."""
     order = {"layers": 1, "single": True, **order}
-    ((repository, _, image),) = ImageOrder(repository=name, **order).fill(upstream.content)
+    repository, _, image = ImageOrder(repository=name, **order).fill(upstream.content)[0]
     return Repository(upstream.address, repository), image
 
 

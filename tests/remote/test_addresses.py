@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from prefetch.errors import ForbiddenAddress
-from prefetch.remote.addresses import Guard, GuardedResolver, Reach, reach_of, same_host
+from prefetch.remote.addresses import (
+    Guard,
+    GuardedResolver,
+    Reach,
+    reach_of,
+    same_host,
+    untrusted_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +166,24 @@ async def test_the_registrys_own_host_may_be_anywhere() -> None:
 )
 def test_same_host(one: str, other: str, same: bool) -> None:
     assert same_host(one, other) is same
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(max_size=60)
+    | st.text(st.sampled_from("htps:/@[].%\\0129abx "), max_size=40)
+    | st.integers(0, 10**6).map(lambda port: f"http://h:{port}/")
+)
+def test_what_a_remote_writes_never_raises(text: str) -> None:
+    for base in (None, URL("https://registry.example/v2/")):
+        url = untrusted_url(text, base)
+        if url is not None:
+            assert url.port is None or 0 < url.port < 65536
+            with contextlib.suppress(ForbiddenAddress):
+                Guard("registry.example", "registry.example").check(url)
+                assert url.origin().scheme in ("http", "https")
+
+
+def test_signed_urls_are_kept_to_the_letter() -> None:
+    text = "https://cdn.example/a%2Fb?X-Sig=a%2Bb%3D&x=%41+"
+    assert str(untrusted_url(text)) == text

@@ -295,6 +295,18 @@ async def test_a_refusal_rests_on_a_recent_word(ledger: Ledger, clock: TurnedClo
     assert await ask(ledger) == Observe()
 
 
+async def test_a_reading_that_its_window_has_outlived_is_renewed(
+    ledger: Ledger, clock: TurnedClock
+) -> None:
+    await head(ledger, Observation(10, 0, 20, None))
+    assert isinstance(await ask(ledger), Refused)
+    clock.turn(21)
+    assert await ask(ledger) == Observe()
+    assert await ask(ledger, policy=MeterPolicy(Reserve(0), (50, 100.0))) == Observe()
+    await head(ledger, Observation(10, 0, 20, None))
+    assert isinstance(await ask(ledger), Refused)
+
+
 # ── holds ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -339,7 +351,7 @@ async def test_a_caller_who_leaves_keeps_nothing(ledger: Ledger, state: State) -
     await head(ledger, reading(50))
     await available(ledger)
     for call in (ledger.hold(HUB, 7, NONE, label="x"), ask(ledger)):
-        task = asyncio.create_task(call)  # type: ignore[arg-type]
+        task = asyncio.create_task(call)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()

@@ -19,7 +19,18 @@ from conftest import TurnedClock
 from prefetch.ratelimit.budget import Reserve
 from prefetch.ratelimit.headers import Observation
 from prefetch.state.database import State
-from prefetch.state.ledger import Granted, Hold, Ledger, MeterKey, MeterPolicy, Spend, Stamp
+from prefetch.state.ledger import (
+    Busy,
+    Granted,
+    Hold,
+    Ledger,
+    MeterKey,
+    MeterPolicy,
+    Observe,
+    Refused,
+    Spend,
+    Stamp,
+)
 
 HUB = MeterKey("docker.io")
 
@@ -106,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sent: list[int] = []
 
     @initialize(
-        limit=st.integers(1, 30),
+        limit=st.integers(8, 40),
         window=st.sampled_from([20.0, 300.0]),
         rolling=st.booleans(),
         reserve=st.integers(0, 8),
@@ -145,18 +156,29 @@ class LedgerMachine(RuleBasedStateMachine):
         who, hold = self.holds.pop(data.draw(st.integers(0, len(self.holds) - 1)))
         assert self.loop.run_until_complete(self.ledgers[who].release(hold)) >= 0
 
-    @rule(who=st.integers(0, 1), held=st.booleans(), times=st.integers(1, 4))
-    def spend(self, who: int, held: bool, times: int) -> None:
+    @rule(
+        who=st.integers(0, 1),
+        held=st.booleans(),
+        times=st.integers(1, 8),
+        looks=st.sampled_from([True, True, False]),
+    )
+    def spend(self, who: int, held: bool, times: int, looks: bool) -> None:
         hold = next((hold for owner, hold in self.holds if held and owner == who), None)
         for _ in range(times):
-            answer = self.loop.run_until_complete(
-                self.ledgers[who].spend(hold, HUB, self.policy, repository="a", digest=None)
-            )
+            answer = self.ask(who, hold)
+            if answer == Observe() and looks:
+                self.head(who=who, at_once=True)
+                answer = self.ask(who, hold)
             if isinstance(answer, Granted):
                 self.check_the_reserve()
                 sent = self.tick()
                 self.sent.append(sent)
                 self.flights.append(Flight(who, sent, spend=answer.spend))
+
+    def ask(self, who: int, hold: Hold | None) -> Granted | Observe | Busy | Refused:
+        return self.loop.run_until_complete(
+            self.ledgers[who].spend(hold, HUB, self.policy, repository="a", digest=None)
+        )
 
     def check_the_reserve(self) -> None:
         """The upstream's last word, less what we have sent since, must be above the reserve."""
@@ -223,7 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # ── what happens to them ────────────────────────────────────────────────────────────────────
 
-    @rule(pulls=st.integers(1, 5))
+    @rule(pulls=st.integers(1, 2))
     def others_spend(self, pulls: int) -> None:
         for _ in range(pulls):
             self.others_spent |= self.upstream.take()
@@ -285,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -1,0 +1,76 @@
+"""What a benchmark has found, as a table for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_NAMES = ("what", "prefetch", "skopeo", "result", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. `ok` None: there is no target, the figure is told for its own sake."""
+
+    what: str
+    prefetch: str
+    skopeo: str = ""
+    result: str = ""
+    target: str = ""
+    ok: bool | None = None
+    value: float | None = None
+
+
+def at_least(value: float, bound: float) -> dict[str, Any]:
+    """The columns of a ratio that should be large."""
+    return {
+        "result": f"{value:.1f} times",
+        "target": f"at least {bound:g} times",
+        "ok": value >= bound,
+        "value": round(value, 3),
+    }
+
+
+def at_most(value: float, bound: float, unit: str) -> dict[str, Any]:
+    """The columns of a figure that should be small."""
+    return {
+        "result": f"{value:,.4g} {unit}",
+        "target": f"at most {bound:,g} {unit}",
+        "ok": value <= bound,
+        "value": round(value, 3),
+    }
+
+
+def text(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table, a target that was missed marked as such."""
+    cells = [_NAMES, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_NAMES))]
+    lines = [_line(cells[0], widths), _line(["-" * width for width in widths], widths)]
+    lines += [_line(line, widths) for line in cells[1:]]
+    return "\n".join(lines)
+
+
+def document(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The rows as JSON objects."""
+    return [
+        {
+            "what": row.what,
+            "prefetch": row.prefetch,
+            "skopeo": row.skopeo or None,
+            "value": row.value,
+            "target": row.target or None,
+            "ok": row.ok,
+        }
+        for row in rows
+    ]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    missed = ": target missed" if row.ok is False else ""
+    return (row.what, row.prefetch, row.skopeo, row.result + missed, row.target)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"| {' | '.join(padded)} |"
