@@ -11,7 +11,8 @@ from prefetch.app.signals import run
 from prefetch.clock import SystemClock
 from prefetch.config.settings import Settings
 from prefetch.filelock import FileLock
-from prefetch.state.database import State, database_path
+from prefetch.state.database import State
+from prefetch.state.sqlite import database_path
 from prefetch.store.filesystem import FilesystemStore
 from prefetch.sync.rebuild import Rebuilder, Rebuilt
 

@@ -12,7 +12,6 @@ from prefetch.clock import Clock
 from prefetch.events import Emit, ThrottleEvent
 from prefetch.state.ledger import Ledger
 
-
 # Two ways to round one moment must not make a busy loop.
 _SHORTEST: Final = 0.001
 

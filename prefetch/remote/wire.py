@@ -13,7 +13,6 @@ from prefetch.clock import Clock
 from prefetch.errors import (
     PullLimitReached,
     RegistryError,
-    ServerFault,
     Throttled,
     Unauthorized,
 )

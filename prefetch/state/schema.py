@@ -16,7 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from prefetch.errors import StateError
-from prefetch.state.database import database_path, sqlite_engine, translate
+from prefetch.state.sqlite import database_path, sqlite_engine, translate
 
 
 def migrations_directory() -> Path:

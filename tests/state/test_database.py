@@ -16,9 +16,10 @@ from sqlalchemy import text
 
 from prefetch.clock import SystemClock
 from prefetch.errors import StateDamaged, StateError, StateLocked
-from prefetch.state.database import State, sqlite_engine
+from prefetch.state.database import State
 from prefetch.state.models import SCHEMA_REVISION, metadata
 from prefetch.state.schema import downgrade, upgrade
+from prefetch.state.sqlite import sqlite_engine
 
 
 def url(path: Path) -> str:
