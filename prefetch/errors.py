@@ -3,14 +3,14 @@
     PrefetchError                    exit 1
     ├── UsageError                   exit 2   the command line
     │   └── ConfigError              exit 2   prefetch.yaml, an environment variable
-    ├── InvalidReference                      a reference, a digest or a platform that cannot be parsed
+    ├── InvalidReference                      no reference, digest or platform
     ├── SourceError                           an entry of an image list (`file:line: what is wrong`)
     ├── CredentialError                       an auth file or a credential helper
     ├── ContentError                          what a remote sent is not what it said
     │   ├── DigestMismatch           retry
     │   ├── SizeMismatch             retry
     │   └── InvalidManifest
-    ├── RegistryError                         a registry's answer, with code, status and redacted URL
+    ├── RegistryError                         a registry's answer: code, status, URL
     │   ├── Unauthorized
     │   ├── NotFound
     │   ├── PullLimitReached                  429: the meter is empty
@@ -58,15 +58,21 @@ class PrefetchError(Exception):
 
 
 class UsageError(PrefetchError):
+    """The command line asks for what cannot be done."""
+
     exit_code = 2
     code = "USAGE"
 
 
 class ConfigError(UsageError):
+    """prefetch.yaml, or a variable of the environment, is not what it should be."""
+
     code = "CONFIG_INVALID"
 
 
 class InvalidReference(PrefetchError):
+    """A reference, a digest or a platform that cannot be parsed."""
+
     code = "REFERENCE_INVALID"
 
 
@@ -88,24 +94,34 @@ class SourceError(PrefetchError):
 
 
 class CredentialError(PrefetchError):
+    """Credentials that are configured and cannot be had."""
+
     code = "CREDENTIALS_UNUSABLE"
 
 
 class ContentError(PrefetchError):
+    """What a remote sent is not what it said."""
+
     code = "CONTENT_INVALID"
 
 
 class DigestMismatch(ContentError):
+    """The bytes do not have the digest that they were asked for by."""
+
     retryable = True
     code = "DIGEST_MISMATCH"
 
 
 class SizeMismatch(ContentError):
+    """There are more or fewer bytes than the descriptor says."""
+
     retryable = True
     code = "SIZE_MISMATCH"
 
 
 class InvalidManifest(ContentError):
+    """A manifest that is none, or that could be read in two ways."""
+
     code = "MANIFEST_INVALID"
 
 
@@ -137,37 +153,53 @@ class RegistryError(PrefetchError):
 
 
 class Unauthorized(RegistryError):
+    """401 or 403: the identity may not do this."""
+
     code = "UNAUTHORIZED"
 
 
 class NotFound(RegistryError):
+    """404: no such repository, tag or content."""
+
     code = "NOT_FOUND"
 
 
 class PullLimitReached(RegistryError):
+    """429 by the pull limit: the meter is empty."""
+
     code = "TOOMANYREQUESTS"
 
 
 class Throttled(RegistryError):
+    """429 by the rate of requests: wait, then ask again."""
+
     retryable = True
     code = "THROTTLED"
 
 
 class ServerFault(RegistryError):
+    """5xx, or an answer that makes no sense."""
+
     retryable = True
     code = "SERVER_FAULT"
 
 
 class ForbiddenAddress(RegistryError):
+    """A realm, redirect or URL leads where no request may go."""
+
     code = "ADDRESS_FORBIDDEN"
 
 
 class NetworkError(PrefetchError):
+    """No answer: refused, reset, stalled or timed out."""
+
     retryable = True
     code = "UNREACHABLE"
 
 
 class PlatformMissing(PrefetchError):
+    """The image has none of the wanted platforms."""
+
     code = "PLATFORM_MISSING"
 
 
@@ -183,20 +215,30 @@ class BudgetExhausted(PrefetchError):
 
 
 class StoreError(PrefetchError):
+    """The content store cannot do what it should."""
+
     code = "STORE_ERROR"
 
 
 class NoSpace(StoreError):
+    """The disk is full, or too full for what would come."""
+
     code = "NO_SPACE"
 
 
 class StateError(PrefetchError):
+    """The database cannot be used."""
+
     code = "STATE_ERROR"
 
 
 class StateLocked(StateError):
+    """Another process has kept the database locked for too long."""
+
     code = "STATE_LOCKED"
 
 
 class StateDamaged(StateError):
+    """The database is not one, or no longer."""
+
     code = "STATE_DAMAGED"

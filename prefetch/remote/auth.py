@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from yarl import URL
 
 from prefetch.clock import Clock
 from prefetch.credentials.credential import IdentityToken, Login
-from prefetch.errors import ForbiddenAddress, RegistryError, ServerFault, Unauthorized
+from prefetch.errors import ForbiddenAddress, RegistryError, ServerFault, Throttled, Unauthorized
 from prefetch.remote.addresses import Guard, same_host, untrusted_url
 from prefetch.remote.challenges import Challenge, parse_challenges
 from prefetch.remote.faults import failure, sanitise
@@ -42,9 +42,9 @@ class Reply:
     """A whole small answer; `own` is false when a redirect has led to another origin."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     challenges: Sequence[str]
-    body: bytes
+    body: bytes = field(repr=False)
     url: URL
     own: bool
 
@@ -200,8 +200,8 @@ class Authenticator:
             reply = await self._send("GET", url, {})
             if reply.status == 401 and reply.own:  # noqa: PLR2004
                 self._adopt(parse_challenges(reply.challenges))
-            elif reply.status >= 500 or reply.status == 429:  # noqa: PLR2004
-                raise self._failure(self._registry, reply)
+            else:
+                self._raise_passing(reply)
             if self._basic is not None:
                 await self._prove(url, self._basic, challenged=reply.status == 401)  # noqa: PLR2004
             self._discovered = True
@@ -211,6 +211,7 @@ class Authenticator:
         reply = await self._send("GET", url, {"Authorization": header})
         if reply.status == 401 and reply.own:  # noqa: PLR2004
             raise self._record.refused(self._failure(self._registry, reply))
+        self._raise_passing(reply)
         if challenged:
             self._record.granted()
 
@@ -285,7 +286,7 @@ class Authenticator:
             return parse_token(reply.body, group, service=service, now=now, monotonic=monotonic)
         name = next(iter(group)) if len(group) == 1 else f"{len(group)} repositories"
         error = self._failure(f"a token for {self._registry}/{name}", reply)
-        if len(group) > 1 and 400 <= reply.status < 500 and reply.status != 429:  # noqa: PLR2004
+        if len(group) > 1 and not isinstance(error, Throttled | ServerFault):
             self._batching = False
             error = Unauthorized(error.message, status=error.status, url=error.url)
             if reply.status != 401:  # noqa: PLR2004
@@ -306,6 +307,12 @@ class Authenticator:
 
     async def _sent(self, request: TokenRequest) -> Reply:
         return await self._send(request.method, request.url, request.headers, request.body)
+
+    def _raise_passing(self, reply: Reply) -> None:
+        """Raise for an answer that says nothing about us, only about the moment."""
+        error = self._failure(self._registry, reply)
+        if reply.status >= 400 and isinstance(error, Throttled | ServerFault):  # noqa: PLR2004
+            raise error
 
     def _failure(self, subject: str, reply: Reply) -> RegistryError:
         return failure(

@@ -47,7 +47,7 @@ class BlobStream:
 async def open_at(get: Get, descriptor: Descriptor, offset: int) -> tuple[Answer, int]:
     """Ask for a blob from `offset` on; an answer that will not do is followed by one for it all.
 
-    Returns the answer and where its body begins. Raises ServerFault, SizeMismatch, and what
+    Returns the answer and where its body begins. Raises RegistryError, SizeMismatch, and what
     `get` raises.
     """
     for asked in (offset, 0) if offset else (0,):
@@ -105,7 +105,7 @@ async def _get_foreign(transport: Transport, url: URL, headers: Mapping[str, str
 def begins_at(answer: Answer, descriptor: Descriptor, asked: int) -> int | None:
     """The offset at which an answer's body begins; None for a range that was not asked for.
 
-    Raises ServerFault for an encoded body and SizeMismatch for a length that cannot be right.
+    Raises RegistryError for an encoded body and SizeMismatch for a length that cannot be right.
     """
     subject = str(descriptor.digest)
     refuse_encoding(subject, answer)
@@ -140,7 +140,7 @@ async def _chunks(answer: Answer, descriptor: Descriptor, offset: int) -> AsyncI
                 raise _wrong_size(answer, descriptor, offset)
             yield chunk
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise broken(error, answer.url) from error
+        raise broken(error, answer.url) from None
     if offset < descriptor.size:
         raise NetworkError(
             f"{descriptor.digest}: {answer.url.raw_host} stopped after {offset} "

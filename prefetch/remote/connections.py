@@ -91,7 +91,7 @@ class Connections:
                 middlewares=(_send_once,) if once else None,
             )
         except _BROKEN as error:
-            raise broken(error, url) from error
+            raise broken(error, url) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -124,17 +124,20 @@ async def _send_once(
     try:
         return await handler(request)
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        raise broken(error, request.url) from error
+        raise broken(error, request.url) from None
 
 
 def broken(error: BaseException, url: URL) -> PrefetchError:
-    """The error for a connection that failed, or for what came over it making no sense."""
+    """The error for a connection that failed, or for what came over it making no sense.
+
+    Raise it `from None`: aiohttp's own errors carry whole requests, signatures and tokens included.
+    """
     where = f"{url.raw_host}:{url.port}"
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            detail = sanitise(str(error.certificate_error))
             return RegistryError(
-                f"the certificate of {where} is not trusted: {detail}",
+                f"the certificate of {where} is not trusted: "
+                f"{sanitise(str(error.certificate_error))}",
                 url=redact(url),
                 code="CERTIFICATE_UNTRUSTED",
                 hint="name its authority with ca_file",
@@ -149,15 +152,21 @@ def broken(error: BaseException, url: URL) -> PrefetchError:
         case aiohttp.ClientHttpProxyError():
             return NetworkError(f"the proxy refused the way to {where}: {error.status}")
         case TimeoutError():
-            return NetworkError(f"{where} was silent for too long")
+            return NetworkError(f"{where} did not answer in time")
         case aiohttp.ClientConnectorError():
             return NetworkError(f"cannot reach {where}: {sanitise(str(error.os_error))}")
-        case aiohttp.ClientResponseError() | HttpProcessingError() | ValueError():
-            return ServerFault(
-                f"{where} sent no valid HTTP answer: {sanitise(str(error))}", url=redact(url)
-            )
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            return _nonsense(url, f": {sanitise(error.message)}")
+        case ValueError():
+            return _nonsense(url, "")
         case _:
             return NetworkError(f"the connection to {where} broke: {sanitise(str(error))}")
+
+
+def _nonsense(url: URL, detail: str) -> ServerFault:
+    return ServerFault(
+        f"{url.raw_host}:{url.port} sent no valid HTTP answer{detail}", url=redact(url)
+    )
 
 
 def _contexts(

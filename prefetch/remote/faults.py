@@ -93,7 +93,7 @@ def failure(
     `ERROR_BODY_LIMIT` bytes. 401 and 403 become Unauthorized, 404 and 410 NotFound, 429 (and a
     disguised one) Throttled, 5xx and what else makes no sense ServerFault.
     """
-    if looks_like_html(headers.get("Content-Type", ""), body) and status not in (401, 403, 404):
+    if status < 400 and looks_like_html(headers.get("Content-Type", ""), body):  # noqa: PLR2004
         return no_registry(subject, url, status)
     code, words = _own_words(body, headers, secrets)
     kind = _kind(status, headers, body)
@@ -118,7 +118,7 @@ def _kind(status: int, headers: Mapping[str, str], body: bytes) -> type[Registry
     if is_throttle(status, headers, body):
         return Throttled
     match status:
-        case 401 | 403 | 407:
+        case 401 | 403:
             return Unauthorized
         case 404 | 410:
             return NotFound
@@ -136,7 +136,7 @@ def _own_words(
     """The first error's code, and its code and message in one line."""
     errors = parse_errors(body)
     if errors:
-        code = sanitise(errors[0].code, _MAX_CODE)
+        code = sanitise(strike(errors[0].code, secrets), _MAX_CODE)
         message = sanitise(strike(errors[0].message, secrets))
         return code or None, " ".join(part for part in (code, message) if part)
     if headers.get("Content-Type", "").lower().startswith("text/plain"):

@@ -91,7 +91,7 @@ class Manifests:
                     finally:
                         answer.close()
             except TimeoutError as error:
-                raise broken(error, request.url) from error
+                raise broken(error, request.url) from None
 
     async def _look(self, repository: Repository, reference: str) -> Answer:
         stamp = self._meter.stamp()

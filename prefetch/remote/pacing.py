@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from prefetch.clock import Clock
+from prefetch.errors import StateError
 from prefetch.filelock import FileLock
 
 _POLL: Final = 0.01
@@ -48,7 +49,7 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Be one of the `count`; waits for a free slot."""
+        """Be one of the `count`; waits for a free slot. Raises StateError."""
         async with self._turn:
             lock = self._take()
             while lock is None:
@@ -63,9 +64,14 @@ class Slots:
     def _take(self) -> FileLock | None:
         for _ in range(len(self._free)):
             lock = self._free.popleft()
-            if lock.try_acquire():
+            taken = False
+            try:
+                taken = _try(lock)
+            finally:
+                if not taken:
+                    self._free.append(lock)
+            if taken:
                 return lock
-            self._free.append(lock)
         return None
 
 
@@ -88,12 +94,14 @@ class Rate:
         self._clock = clock
 
     async def wait(self) -> None:
-        """Return when the caller's request may leave."""
+        """Return when the caller's request may leave. Raises StateError."""
         async with self._mutex:
-            while not self._lock.try_acquire():
+            while not _try(self._lock):
                 await self._clock.sleep(_RATE_POLL)
             try:
                 leaves = self._reserve()
+            except OSError as error:
+                raise _unusable(self._lock, error) from None
             finally:
                 self._lock.release()
         await self._clock.sleep(leaves - self._clock.monotonic())
@@ -108,3 +116,14 @@ class Rate:
         text = f"{leaves + self._interval:.6f}".ljust(_RATE_FIELD)
         os.pwrite(self._lock.fileno(), text.encode(), 0)
         return leaves
+
+
+def _try(lock: FileLock) -> bool:
+    try:
+        return lock.try_acquire()
+    except OSError as error:
+        raise _unusable(lock, error) from None
+
+
+def _unusable(lock: FileLock, error: OSError) -> StateError:
+    return StateError(f"{lock.path}: cannot be used as a lock: {error.strerror}")

@@ -9,7 +9,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -235,6 +236,8 @@ class RegistryClient:
         None where the registry gave no clear answer.
         """
         request = self._manifests.request("HEAD", repository, str(digest))
+        # A registry that knows no HEAD has not shown anything to anybody.
+        request = replace(request, accept=(HTTPStatus.OK,))
         try:
             # Not `_run`: what another meter says must not be taken for ours.
             await self._wire.run(lambda: self._free(self._anonymous, request))
@@ -253,7 +256,9 @@ class RegistryClient:
     async def _free(self, auth: Authenticator, request: Request) -> None:
         """A HEAD of which only the success matters."""
         async with self._transport.turn():
-            (await self._wire.ask(auth, request)).close()
+            answer = await self._wire.ask(auth, request)
+            answer.close()
+            refuse_page(request.subject, answer)
 
     async def _page(self, request: Request) -> tuple[bytes, str | None]:
         """A page's body and its Link header."""
@@ -267,7 +272,7 @@ class RegistryClient:
                     finally:
                         answer.close()
             except TimeoutError as error:
-                raise broken(error, request.url) from error
+                raise broken(error, request.url) from None
 
     async def _open(
         self, repository: Repository, descriptor: Descriptor, offset: int

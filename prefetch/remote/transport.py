@@ -69,7 +69,7 @@ class Answer:
                 chunks.append(chunk)
                 length += len(chunk)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise broken(error, self.url) from error
+            raise broken(error, self.url) from None
         return b"".join(chunks)[: limit + 1]
 
 
@@ -107,9 +107,9 @@ class Transport:
     ) -> Transport:
         """Make ready for requests; `<data_dir>/locks` is created. Raises ConfigError."""
         guard = Guard(settings.name, URL(settings.endpoint).raw_host or "")
-        connections = await Connections.open(settings, timeouts, guard)
         locks = data_dir / "locks"
         locks.mkdir(parents=True, exist_ok=True)
+        connections = await Connections.open(settings, timeouts, guard)
         count, per_second = settings.max_concurrency, settings.requests_per_second
         rate = None
         if per_second is not None:
@@ -187,7 +187,7 @@ class Transport:
                 finally:
                     answer.close()
         except TimeoutError as error:
-            raise broken(error, url) from error
+            raise broken(error, url) from None
 
     async def close(self) -> None:
         """Close all connections."""

@@ -28,6 +28,7 @@ from prefetch.remote.faults import (
     sanitise,
 )
 from prefetch.remote.retrying import Renewable, retried
+from prefetch.remote.tokens import TOKEN_BODY_LIMIT
 from prefetch.remote.transport import Answer, Transport
 
 _CHALLENGE: Final = "WWW-Authenticate"
@@ -100,13 +101,13 @@ class Wire:
     async def document(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None = None
     ) -> Reply:
-        """A small answer whole, for the authenticator; throttling raises Throttled."""
+        """A small answer whole, for the authenticator; throttling closes the gate."""
         answer, content = await self.transport.fetch(
-            method, url, headers, body=body, limit=1024 * 1024
+            method, url, headers, body=body, limit=TOKEN_BODY_LIMIT
         )
         if answer.status == 429 or is_throttle(answer.status, answer.headers, content):  # noqa: PLR2004
-            error = self._failure(f"{self._registry}: logging in", answer, content, ())
-            raise await self._too_many(error, answer, content)
+            asked = retry_after(content, answer.headers, self._clock.now())
+            await self.transport.throttle.close(asked)
         return Reply(
             answer.status,
             answer.headers,

@@ -18,6 +18,7 @@ _MANY = 512
 
 
 def info(directory: DataDirectory, digest: Digest) -> Info | None:
+    """The content's size; None when it is absent."""
     path = directory.blob_path(digest)
     with disk_errors("examine", path):
         try:
@@ -37,6 +38,7 @@ def present(directory: DataDirectory, wanted: set[Digest]) -> set[Digest]:
 
 
 def read(directory: DataDirectory, digest: Digest, limit: int) -> bytes:
+    """The whole content, verified; see prefetch.store.content.Provider."""
     path = directory.blob_path(digest)
     with disk_errors("read", path), path.open("rb") as file:
         data = file.read(limit + 1)
@@ -60,6 +62,7 @@ def contents(directory: DataDirectory, algorithm: str) -> Generator[Info]:
 
 
 def delete(directory: DataDirectory, digest: Digest) -> bool:
+    """Remove content; False when it was absent."""
     path = directory.blob_path(digest)
     with disk_errors("remove", path):
         try:

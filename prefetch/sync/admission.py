@@ -7,12 +7,10 @@ put off, or waited for.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 
 from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
@@ -33,6 +31,7 @@ _BUSY_POLL_SECONDS = 0.1
 _MAX_TRIES = 3
 # An image put off for so many windows goes first, and budget is saved for it.
 _STARVING_AFTER_WINDOWS = 2
+_FREE, _STARVING, _ORDINARY = range(3)
 
 # Completes one image; answers whether it ran out of budget and has to queue again.
 Start = Callable[[PlannedImage, Grant], Awaitable[bool]]
@@ -75,23 +74,29 @@ class Admission:
         self._patience = patience
         self._tries: dict[str, int] = {}
         self._running: dict[asyncio.Task[bool], PlannedImage] = {}
+        self._slots = client.settings.max_concurrency
         self._window = DEFAULT_WINDOW_SECONDS
         self._capacity: int | None = None
 
     async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
         """Start each image when its price is held; `defer` those for which there is no budget."""
         await self._learn()
-        waiting = list(images)
+        waiting = self.ordered(images)
         try:
             while waiting or self._running:
-                waiting, busy = await self._fill(waiting, start)
+                busy = await self._fill(waiting, start)
                 if self._running:
-                    waiting += await self._one_finished()
+                    again = await self._one_finished()
+                    # Sorting thousands for each that ends would cost more than fetching them.
+                    if again:
+                        waiting = self.ordered([*waiting, *again])
                 elif busy:
                     await self._clock.sleep(_BUSY_POLL_SECONDS)
-                elif waiting and not await self._wait_for_budget(waiting):
-                    await self._defer(waiting, defer)
-                    return
+                elif waiting:
+                    if not await self._wait_for_budget(waiting):
+                        await self._defer(waiting, defer)
+                        return
+                    waiting = self.ordered(waiting)
         finally:
             await self._stop()
 
@@ -113,14 +118,15 @@ class Admission:
             self._capacity = max(1, budget.limit - budget.reserve)
 
     def ordered(self, images: Iterable[PlannedImage]) -> list[PlannedImage]:
-        """Starving ones, then free ones, then by priority, then cheapest first."""
+        """Free ones, then starving ones, then by priority, then cheapest first."""
         return sorted(images, key=self._rank)
 
     def _rank(self, image: PlannedImage) -> tuple[int, int, int]:
         price = price_to_hold(image)
         if price == 0:
-            return (0, 0, 0)
-        return (1 if self._is_starving(image) else 2, -image.wanted.priority, price)
+            return (_FREE, 0, 0)
+        turn = _STARVING if self._is_starving(image) else _ORDINARY
+        return (turn, -image.wanted.priority, price)
 
     def _is_starving(self, image: PlannedImage) -> bool:
         since = image.record.deferred_since if image.record else None
@@ -128,26 +134,24 @@ class Admission:
             return False
         return self._clock.now() - since > timedelta(seconds=_STARVING_AFTER_WINDOWS * self._window)
 
-    async def _fill(
-        self, waiting: list[PlannedImage], start: Start
-    ) -> tuple[list[PlannedImage], bool]:
-        """Start what the budget allows; returns what still waits, and whether it is only busy.
+    async def _fill(self, waiting: list[PlannedImage], start: Start) -> bool:
+        """Take from the (ordered) queue what the budget allows; whether the rest is only busy.
 
         Within one priority prices ascend, so the first refusal settles the rest of its group.
         """
-        left: list[PlannedImage] = []
-        busy = stop = False
-        for rank, group in groupby(self.ordered(waiting), key=lambda image: self._rank(image)[:2]):
-            queue = deque(group)
-            while queue and not stop and len(self._running) < self._client.settings.max_concurrency:
-                refused = await self._admit(queue[0], start)
-                if refused is not None:
-                    busy |= refused.busy
-                    stop = rank[0] == 1  # budget is saved for the starving
-                    break
-                queue.popleft()
-            left += queue
-        return left, busy
+        busy, position = False, 0
+        while position < len(waiting) and len(self._running) < self._slots:
+            refused = await self._admit(waiting[position], start)
+            if refused is None:
+                del waiting[position]
+                continue
+            busy |= refused.busy
+            group = self._rank(waiting[position])[:2]
+            if group[0] == _STARVING:
+                break  # budget is saved for it
+            while position < len(waiting) and self._rank(waiting[position])[:2] == group:
+                position += 1
+        return busy
 
     async def _admit(self, image: PlannedImage, start: Start) -> Refused | None:
         """Start the image if its price can be held."""

@@ -26,19 +26,26 @@ from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Prob
 
 @dataclass(slots=True)
 class Run:
-    """The results of a run so far, in the order of the references."""
+    """The results of a run so far, in the order of the references, and what each has cost."""
 
     wanted: Sequence[Wanted] = ()
     results: dict[str, ImageResult] = field(default_factory=dict)
+    spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
 
     def ordered(self) -> list[ImageResult]:
         """One result a reference; what an interruption left undone counts as deferred."""
-        return [self.results.get(w.name) or _undone(w) for w in self.wanted]
+        return [self.results.get(wanted.name) or self._undone(wanted) for wanted in self.wanted]
 
-
-def _undone(wanted: Wanted) -> ImageResult:
-    problem = Problem("INTERRUPTED", "the run was interrupted before this image")
-    return ImageResult(wanted.name, wanted.registry, Outcome.DEFERRED, problem=problem)
+    def _undone(self, wanted: Wanted) -> ImageResult:
+        spent = self.spent[wanted.name]
+        return ImageResult(
+            wanted.name,
+            wanted.registry,
+            Outcome.DEFERRED,
+            pulls=spent.pulls,
+            bytes_fetched=spent.bytes_fetched,
+            problem=Problem("INTERRUPTED", "the run was interrupted before this image was whole"),
+        )
 
 
 class Engine:
@@ -112,21 +119,13 @@ class Engine:
             emit=self._emit,
             patience=patience,
         )
-        spent: dict[str, Spent] = defaultdict(Spent)
 
         async def start(image: PlannedImage, grant: Grant) -> bool:
-            return await self._fetch(client, image, grant, spent[image.wanted.name], run)
+            return await self._fetch(client, image, grant, run)
 
         def defer(image: PlannedImage, retry_at: datetime) -> None:
             problem = Problem("BUDGET_EXHAUSTED", self._deferral_message(client, retry_at))
-            self._finish(
-                run,
-                image,
-                Outcome.DEFERRED,
-                spent=spent[image.wanted.name],
-                problem=problem,
-                retry_at=retry_at,
-            )
+            self._finish(run, image, Outcome.DEFERRED, problem=problem, retry_at=retry_at)
 
         await admission.run(images, start, defer)
 
@@ -135,22 +134,23 @@ class Engine:
         client: RegistryClient,
         image: PlannedImage,
         grant: Grant,
-        spent: Spent,
         run: Run,
     ) -> bool:
         if image.problem is not None:
-            self._finish(run, image, Outcome.FAILED, spent=spent, problem=image.problem)
+            self._finish(run, image, Outcome.FAILED, problem=image.problem)
             return False
         self._emit(ImageStarted(image.wanted.name))
         try:
-            image.closure = await self._fetcher.fetch(client, image, grant, spent)
+            image.closure = await self._fetcher.fetch(
+                client, image, grant, run.spent[image.wanted.name]
+            )
             await self._visibilities.learn(client, image)
         except BudgetExhausted:
             return True
         except PrefetchError as error:
-            self._finish(run, image, Outcome.FAILED, spent=spent, problem=Problem.of(error))
+            self._finish(run, image, Outcome.FAILED, problem=Problem.of(error))
             return False
-        self._finish(run, image, Outcome.SYNCED, spent=spent)
+        self._finish(run, image, Outcome.SYNCED)
         await self._state.references.save_many([self._record(image, run)])
         return False
 
@@ -160,11 +160,10 @@ class Engine:
         image: PlannedImage,
         outcome: Outcome,
         *,
-        spent: Spent | None = None,
         problem: Problem | None = None,
         retry_at: datetime | None = None,
     ) -> None:
-        spent = spent or Spent()
+        spent = run.spent[image.wanted.name]
         closure = image.closure or Closure()
         run.results[image.wanted.name] = ImageResult(
             reference=image.wanted.name,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefetch.clock import SystemClock
+from prefetch.errors import StateError
 from prefetch.filelock import FileLock
 from prefetch.remote.pacing import Rate, Slots, file_name
 from support.clock import ManualClock
@@ -145,3 +146,15 @@ async def test_what_a_reboot_left_behind_blocks_nobody(
     assert clock.monotonic() - began < 0.01
     await rate.wait()
     assert clock.monotonic() - began == pytest.approx(1.0, abs=0.01)
+
+
+async def test_a_directory_that_is_gone_is_told_in_one_line(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    slots = Slots(tmp_path / "gone", "docker.io", 2, clock)
+    rate = Rate(tmp_path / "gone", "docker.io", 1.0, 8, clock)
+    for _ in range(5):
+        with pytest.raises(StateError, match=r"docker\.io\.slot\.\d: cannot be used as a lock"):
+            await slots.hold().__aenter__()
+    with pytest.raises(StateError, match=r"docker\.io\.rate: cannot be used as a lock"):
+        await rate.wait()

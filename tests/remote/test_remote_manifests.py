@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
-from remote_support import Connect, Serve, put_image
+from remote_support import IMPATIENT, Connect, Serve, put_image
 
 from prefetch.credentials.credential import Credential, Secret
 from prefetch.errors import (
@@ -395,6 +396,44 @@ async def test_visibility_without_a_clear_answer(
     assert await client.visible_anonymously(repository, Digest.of(b"absent")) is False
     registry.faults.add("server-error", count=None)
     assert await client.visible_anonymously(repository, digest) is None
+
+
+async def test_a_registry_without_head_has_shown_nothing_to_anybody(
+    upstream: UpstreamFactory, connect: Connect
+) -> None:
+    registry = await upstream()
+    repository, image = put_image(registry)
+    client = (await connect(registry.url)).client
+    digest = Digest.parse(image.digest)
+    for fault in ("not-allowed", "html"):
+        registry.faults.clear()
+        registry.faults.add(fault, method="HEAD", kind="manifest", count=None)
+        assert await client.visible_anonymously(repository, digest) is None
+
+
+async def test_a_manifest_that_drips_is_given_up(
+    upstream: UpstreamFactory, connect: Connect
+) -> None:
+    registry = await upstream()
+    repository, image = put_image(registry)
+    registry.faults.add("slow", method="GET", kind="manifest", bytes_per_second=50.0, count=None)
+    patience = replace(IMPATIENT, document_timeout=0.3, attempts=2)
+    client = (await connect(registry.url, transport=patience)).client
+    with pytest.raises(NetworkError, match="did not answer in time"):
+        await client.manifest(repository, image.digest, hold=None)
+    assert client.pulls == 2
+
+
+async def test_requests_leave_no_faster_than_told(
+    upstream: UpstreamFactory, connect: Connect
+) -> None:
+    registry = await upstream()
+    repository, _ = put_image(registry)
+    client = (await connect(registry.url, requests_per_second=50.0)).client
+    await asyncio.gather(*(client.resolve(repository, "latest") for _ in range(10)))
+    started = [each.started for each in registry.log]
+    assert len(started) == 12  # with ping and token
+    assert started[-1] - started[0] >= 11 / 50 * 0.95
 
 
 @pytest.mark.real("docker-registry")

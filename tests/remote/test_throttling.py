@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from remote_support import Connect, layer_of, put_image
+from aiohttp import web
+from remote_support import Connect, Serve, layer_of, put_image
 
 from prefetch.errors import ServerFault, Throttled
 from prefetch.events import ThrottleEvent
+from prefetch.oci.reference import Repository
 from support.clock import ManualClock
 from support.factories import UpstreamFactory
 
@@ -121,14 +123,38 @@ async def test_a_secondary_limit_is_throttling(
     assert [type(event) for event in connected.events[-2:]].count(ThrottleEvent) == 1
 
 
-async def test_5xx_honours_retry_after(
-    upstream: UpstreamFactory, connect: Connect, clock: ManualClock
+@pytest.mark.parametrize("kind", ["text/html", "text/plain"])
+async def test_429_is_throttling_whatever_page_comes_with_it(
+    connect: Connect, serve: Serve, clock: ManualClock, kind: str
 ) -> None:
-    registry = await upstream(clock=clock)
-    repository, _ = put_image(registry)
-    registry.faults.add("server-error", kind="manifest", status=502, count=None)
-    connected = await connect(registry.url, clock=clock)
+    answers = [web.Response(status=429, text="<html>slow down</html>", content_type=kind)]
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        return answers.pop() if answers else web.json_response({"tags": ["1"]})
+
+    server = await serve(answer)
+    connected = await connect(server.url, clock=clock)
+    repository = Repository(connected.client.settings.name, "team/app")
+    assert await connected.client.tags(repository) == ["1"]
+    assert [type(event) for event in connected.events] == [ThrottleEvent]
+
+
+@pytest.mark.parametrize(("asked", "least"), [("40", 40.0), ("9999", 300.0), (None, 0.0)])
+async def test_5xx_honours_retry_after_within_bounds(
+    connect: Connect, serve: Serve, clock: ManualClock, asked: str | None, least: float
+) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        headers = {} if asked is None else {"Retry-After": asked}
+        return web.Response(status=503, headers=headers, text="<html>", content_type="text/html")
+
+    server = await serve(answer)
+    connected = await connect(server.url, clock=clock)
     began = clock.monotonic()
-    with pytest.raises(ServerFault, match="502"):
-        await connected.client.resolve(repository, "latest")
-    assert clock.monotonic() - began < 1
+    with pytest.raises(ServerFault, match="answered 503 Service Unavailable"):
+        await connected.client.tags(Repository(connected.client.settings.name, "team/app"))
+    assert 4 * least <= clock.monotonic() - began <= 4 * least + 1
+    assert not connected.events
