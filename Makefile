@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Most tests wait for servers and windows more than they compute.
+JOBS ?= 4
 BIN := $(VENV)/bin
 # Wheels only: building an sdist would fetch build requirements that no lock names.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -20,7 +22,7 @@ demo: $(VENV)/.runtime ## watch the main job on loopback, in under a minute
 	@$(BIN)/prefetch demo
 
 test: check ## check, then every test that is not long
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist worksteal
 
 test-long: $(VENV)/.dev ## the long tests: soaks, simulations, installs from the wheel
 	$(BIN)/python -m pytest -m long

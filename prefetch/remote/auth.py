@@ -236,12 +236,11 @@ class Authenticator:
         if realm is None or not realm.raw_host:
             raise ServerFault(f"{self._registry} names no usable token service: {sanitise(text)!r}")
         self._guard.check(realm)
-        plain = self._endpoint.scheme == "http" and same_host(
-            realm.raw_host, self._endpoint.raw_host or ""
-        )
+        host, own = realm.raw_host, self._endpoint.raw_host or ""
+        plain = self._endpoint.scheme == "http" and same_host(host, own)
         if realm.scheme != "https" and not plain:
             raise ForbiddenAddress(
-                f"{self._registry} wants tokens fetched from {sanitise(realm.raw_host)} "
+                f"{self._registry} wants tokens fetched from {sanitise(host)} "
                 "without TLS, which is refused"
             )
         return realm.with_fragment(None)

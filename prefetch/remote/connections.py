@@ -24,7 +24,8 @@ from prefetch.remote.faults import redact, sanitise
 from prefetch.remote.proxies import Proxies
 from prefetch.remote.settings import RegistrySettings, TransportSettings
 
-READ_BUFFER: Final = 1024 * 1024
+# aiohttp reads ahead twice as much: what a blob's writer takes at a time. More is only memory.
+READ_BUFFER: Final = 256 * 1024
 _KEEP_ALIVE: Final = 30.0
 _DNS_TTL: Final = 60
 _BROKEN = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)

@@ -43,6 +43,7 @@ T = TypeVar("T")
 _PAGE_SIZE: Final = 1000
 _MEDIA_TYPE = re.compile(r"\s*([\w.+-]{1,127}/[\w.+-]{1,127})\s*(?:;.*)?", re.ASCII)
 _UNTOLD = "token"
+_NO_SUCH_TAG: Final = "check the repository and the tag; some registries hide private ones so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,11 @@ class RegistryClient:
 
     async def resolve(self, repository: Repository, reference: str) -> Resolved:
         """What a tag or digest is now: one HEAD, which is free."""
-        answer = await self._run(lambda: self._manifests.head(repository, reference))
+        try:
+            answer = await self._run(lambda: self._manifests.head(repository, reference))
+        except NotFound as error:
+            error.hint = error.hint or _NO_SUCH_TAG
+            raise
         if answer.status in NO_HEAD:
             return Resolved(None, "", None)
         subject = named(repository, reference)

@@ -77,6 +77,7 @@ class Documents:
         document, _ = await self._coalescer.run(
             str(descriptor.digest),
             lambda: self._fetch(client, repository, descriptor, hold, on_pull),
+            source=str(repository),
         )
         return document
 

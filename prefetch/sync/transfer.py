@@ -37,25 +37,46 @@ class Coalescer:
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[str, tuple[asyncio.Task[Any], list[int]]] = {}
+        self._tasks: dict[str, _Shared] = {}
 
-    async def run(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
-        """The work's result, and whether this call was the one that started it."""
-        entry = self._tasks.get(key)
-        first = entry is None
-        if entry is None:
-            task = asyncio.create_task(work())
-            entry = self._tasks[key] = (task, [0])
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
-        task, waiting = entry
-        waiting[0] += 1
+    async def run(
+        self, key: str, work: Callable[[], Coroutine[Any, Any, T]], *, source: str = ""
+    ) -> tuple[T, bool]:
+        """The work's result, and whether it is this call's own.
+
+        What comes of one `source` is anybody's; that it has failed says nothing of another one,
+        so a caller that had joined does its own work then.
+        """
+        while True:
+            shared = self._tasks.get(key)
+            first = shared is None
+            if shared is None:
+                shared = self._tasks[key] = _Shared(source, asyncio.create_task(work()))
+                shared.task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            try:
+                return await shared.join(), first
+            except PrefetchError:
+                if first or shared.source == source:
+                    raise
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A task, and how many wait for it."""
+
+    source: str
+    task: asyncio.Task[Any]
+    waiting: int = 0
+
+    async def join(self) -> Any:
+        self.waiting += 1
         try:
-            return await asyncio.shield(task), first
+            return await asyncio.shield(self.task)
         finally:
-            waiting[0] -= 1
-            if waiting[0] == 0 and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+            self.waiting -= 1
+            if self.waiting == 0 and not self.task.done():
+                self.task.cancel()
+                await asyncio.wait([self.task])
 
 
 @dataclass(slots=True)
@@ -101,7 +122,9 @@ class Transfer:
         Raises what the last attempt raised: NetworkError, RegistryError, ContentError, StoreError.
         """
         fetched, first = await self._coalescer.run(
-            str(descriptor.digest), lambda: self._fetch(client, repository, descriptor)
+            str(descriptor.digest),
+            lambda: self._fetch(client, repository, descriptor),
+            source=str(repository),
         )
         return fetched if first else 0
 
@@ -167,18 +190,20 @@ class Transfer:
         async with client.open_blob(repository, descriptor, writer.status.offset) as stream:
             if stream.offset != writer.status.offset:
                 await writer.restart()
-            batch = bytearray()
+            batch: list[bytes] = []
+            size = 0
             try:
                 async for chunk in stream.chunks:
-                    batch += chunk
-                    if len(batch) >= _BATCH:
-                        full, batch = batch, bytearray()
+                    batch.append(chunk)
+                    size += len(chunk)
+                    if size >= _BATCH:
+                        full, batch, size = b"".join(batch), [], 0
                         await writer.write(full)
                         self._emit(BlobProgress(digest, writer.status.offset))
             finally:
                 # A broken connection does not take with it what had come.
                 if batch:
-                    await writer.write(batch)
+                    await writer.write(b"".join(batch))
         if writer.status.offset < descriptor.size:
             raise SizeMismatch(
                 f"{repository}@{digest}: the registry sent {writer.status.offset} "

@@ -100,9 +100,7 @@ async def test_known_content_is_never_pulled_again(
         assert upstream.pulls == 3
         upstream.reset()
 
-    both = await cli(
-        "sync", "--image", first, "--image", second, "--platform", "all", "-o", "json"
-    )
+    both = await cli("sync", "--image", first, "--image", second, "--platform", "all", "-o", "json")
 
     assert both.code == 0, both.stderr
     assert both.json["outcome"] == "complete"
@@ -172,7 +170,9 @@ async def test_ten_thousand_unchanged_references(
     totals = again.result.json["totals"]
     assert (totals["images"], totals["unchanged"], totals["pulls"]) == (10_000, 10_000, 0)
     requests = sum(upstream.counts().values())
-    print(f"{requests / 10_000:.3f} requests a reference, {again.peak / 1e6:.0f} MB, "
-          f"{totals['seconds']:.1f} s, {again.cpu:.1f} s of processor")
+    print(
+        f"{requests / 10_000:.3f} requests a reference, {again.peak / 1e6:.0f} MB, "
+        f"{totals['seconds']:.1f} s, {again.cpu:.1f} s of processor"
+    )
     assert requests <= 1.3 * 10_000
     assert again.peak <= 300e6

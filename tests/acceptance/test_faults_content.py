@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from prefetch.demo.blobs import Blob
 from prefetch.demo.images import OCI_MANIFEST, Image, document, image, index, manifest, schema1
 from prefetch.demo.layers import layer
 from support.evidence import assert_blobs_sound, assert_no_crash
@@ -62,7 +61,7 @@ SCENARIOS = [
     refuses(
         "other-platform",
         "PLATFORM_MISSING",
-        "none of the wanted platforms.*linux/s390x",
+        "none of the wanted platforms.*linux/amd64",
         lambda seed: image(seed, platforms=("linux/s390x",)),
     ),
 ]
@@ -152,4 +151,22 @@ async def test_tag_that_moves_between_head_and_get(
     assert [each["digest"] for each in again.json["images"]] == [new.digest, new.digest]
     assert (first.code, again.code) == (0, 0)
     assert_blobs_sound(cli.cache)
-    assert Blob.of(old.raw).digest == old.digest
+
+
+async def test_one_repository_s_failure_is_not_another_s(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    """Two repositories name one layer, and only the second has it: waited for, then fetched."""
+    registry = await upstream()
+    shared = layer("shared")
+    for name in ("has-it", "lacks-it"):
+        made = manifest("one of two", layers=[shared])
+        registry.content.put(name, made, TAG)
+    del registry.content.repositories["lacks-it"].blobs[shared.blob.digest]
+    registry.faults.add("slow", kind="manifest", repository="has-it", bytes_per_second=1_000)
+    registry.faults.add("server-error", kind="blob", repository="lacks-it", count=2)
+    result = await sync_all(cli, registry, ["lacks-it", "has-it"])
+    outcomes = [each["outcome"] for each in result.json["images"]]
+    assert outcomes == ["failed", "synced"], result.stdout
+    assert_blobs_sound(cli.cache)
+    assert_no_crash(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def private_url(body: dict[str, Any]) -> None:
 
 
 def file_url(body: dict[str, Any]) -> None:
-    body["layers"][0] |= {"digest": "sha256:" + "b" * 64, "urls": ["file:///etc/passwd"]}
+    body["layers"][0] |= {"digest": "sha256:" + "c" * 64, "urls": ["file:///etc/passwd"]}
 
 
 def escaping_child(_: str) -> Image:
@@ -115,7 +116,7 @@ SCENARIOS = [
     refuses("nested-json", INVALID, "nest|deep", raw('{"schemaVersion":2,"x":' + "[" * 5000 + "]" * 5000 + "}")),
     refuses("no-json", INVALID, "JSON", raw("\x00\x01 not JSON")),
     refuses("list-as-manifest", INVALID, "formed as|says it is", raw('{"schemaVersion":2,"layers":[],"config":{}}', DOCKER_LIST)),
-    refuses("indexes-without-end", INVALID, "levels|documents", endless),
+    refuses("indexes-without-end", INVALID, "127.0.0.1.*levels", endless),
     refuses("foreign-metadata", FORBIDDEN, "169.254.169.254.*refused", changed(private_url)),
     refuses("foreign-file", FORBIDDEN, "only http and https", changed(file_url)),
     fails("blob-to-metadata", FORBIDDEN, "169.254.169.254.*link-local", leads("blob", "layer", METADATA)),
@@ -150,11 +151,10 @@ def test_an_endless_index_costs_no_more_than_its_bound(ward: Ward) -> None:
 
 REALMS = [
     (METADATA, "169.254.169.254"),
-    ("file:///etc/passwd", "only http and https"),
+    ("file:///etc/passwd", "no usable token service"),
     ("http://192.0.2.1/token", "without TLS"),
     ("//nowhere", "token service|only http and https"),
     ("http://user:secret@127.0.0.1/token", "user information"),
-    ("https://10.0.0.1:1/token\\r\\nX-Evil: 1", "token service|refused|reach|10.0.0.1"),
 ]
 
 
@@ -169,8 +169,6 @@ async def test_credentials_go_to_no_foreign_realm(
     (found,) = result.json["images"]
     assert (result.code, found["outcome"], found["pulls"]) == (1, "failed", 0)
     assert found["error"]["code"] in {FORBIDDEN, "SERVER_FAULT"}, found["error"]
-    import re
-
     assert re.search(says, found["error"]["message"]), found["error"]
     assert not any(each.has_authorization for each in registry.log)
     assert_no_crash(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections import defaultdict
@@ -39,11 +40,17 @@ class Damage:
 
     def take(self, cli: CommandLine, upstream: UpstreamProcess) -> None:
         """After a kill: the sizes of the ingests, by digest, and the pulls so far."""
-        files = (cli.data_dir / "ingest").glob("*-*")
-        self.ingests.append(
-            {path.name.replace("-", ":", 1): path.stat().st_size for path in files}
-        )
+        self.ingests.append(ingest_sizes(cli))
         self.pulls.append(upstream.pulls)
+
+
+def ingest_sizes(cli: CommandLine) -> dict[str, int]:
+    """The sizes of the blobs under way, by digest."""
+    sizes = {}
+    for path in (cli.data_dir / "ingest").glob("*-*"):
+        with contextlib.suppress(FileNotFoundError):  # it is whole by now
+            sizes[path.name.replace("-", ":", 1)] = path.stat().st_size
+    return sizes
 
 
 async def kill_while_running(cli: CommandLine, words: list[str | Path], seconds: float) -> bool:
@@ -69,8 +76,7 @@ def asked_again(upstream: UpstreamProcess) -> dict[str, int]:
             sent[request["reference"]].append((start, start + request["bytes_sent"]))
     return {
         digest: sum(
-            max(0, stop - start)
-            for (_, stop), (start, _) in zip(spans, spans[1:], strict=False)
+            max(0, stop - start) for (_, stop), (start, _) in zip(spans, spans[1:], strict=False)
         )
         for digest, spans in sent.items()
     }
@@ -200,7 +206,7 @@ async def test_a_signal_ends_it_with_its_report(
     assert warm_names(cli.cache) == synced
     assert {each[0] for each in await inventory(cli) if each[3]} == synced
     assert ended.json["totals"]["pulls"] == upstream.pulls
-    kept = {path.name: path.stat().st_size for path in (cli.data_dir / "ingest").iterdir()}
+    kept = ingest_sizes(cli)
     assert kept
     pulls = upstream.pulls
 
@@ -218,7 +224,7 @@ async def test_a_signal_ends_it_with_its_report(
 async def ingest_of(cli: CommandLine, size: int) -> None:
     """Wait until some blob under way has come to `size` bytes."""
     async with asyncio.timeout(30):
-        while not any(p.stat().st_size > size for p in (cli.data_dir / "ingest").glob("*-*")):
+        while max(ingest_sizes(cli).values(), default=0) <= size:
             await asyncio.sleep(0.02)
 
 

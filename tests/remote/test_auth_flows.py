@@ -289,6 +289,7 @@ async def test_the_advertised_scope_is_not_believed(connect: Connect, serve: Ser
         ("https://169.254.169.254/token", ForbiddenAddress),
         ("https://user:pw@auth.example/token", ForbiddenAddress),
         ("ftp://auth.example/token", ForbiddenAddress),
+        ("file:///etc/passwd", ServerFault),
         ("", ServerFault),
         ("/token", ServerFault),
         ("https://[", ServerFault),
