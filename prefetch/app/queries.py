@@ -9,8 +9,8 @@ from typing import TypeVar
 from prefetch.app.requests import Place
 from prefetch.app.runtime import Runtime, open_runtime, settings_at
 from prefetch.app.signals import run
-from prefetch.errors import PrefetchError, UsageError
-from prefetch.events import Event
+from prefetch.errors import NotFound, PrefetchError, Unauthorized, UsageError
+from prefetch.events import Emit, Stream
 from prefetch.oci.reference import Reference
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.ledger import Budget
@@ -52,7 +52,7 @@ def show_run(place: Place, run_id: str) -> tuple[RunRecord, list[RunImageRecord]
     return _with(place, work)
 
 
-def read_budgets(place: Place, registries: Sequence[str]) -> Readings:
+def read_budgets(place: Place, registries: Sequence[str], emit: Emit) -> Readings:
     """Ask each registry's meter now, with a free request.
 
     Without names: the registries that the cache has references of, else Docker Hub.
@@ -73,23 +73,28 @@ def read_budgets(place: Place, registries: Sequence[str]) -> Readings:
             readings.budgets.append(await runtime.ledger.budget(client.meter, client.policy))
         return readings
 
-    return _with(place, work)
+    return _with(place, work, emit)
 
 
 async def _look(client: RegistryClient, reference: Reference | None) -> None:
     """A HEAD of the registry's probe image, or else of something that it is known to have."""
-    if await client.probe() is None and reference is not None:
+    try:
+        if await client.probe() is not None:
+            return
+    except (NotFound, Unauthorized):
+        # A mirror need not have the probe image.
+        if reference is None:
+            raise
+    if reference is not None:
         await client.observe(reference)
 
 
-def _with(place: Place, work: Callable[[Runtime], Awaitable[T]]) -> T:
+def _with(place: Place, work: Callable[[Runtime], Awaitable[T]], emit: Emit | None = None) -> T:
+    """Do `work` with everything open; without `emit` nobody listens."""
+
     async def opened() -> T:
-        async with open_runtime(settings_at(place), place, _unheard) as runtime:
+        async with open_runtime(settings_at(place), place, emit or Stream().emit) as runtime:
             return await work(runtime)
 
     result, _ = run(lambda _: opened())
     return result
-
-
-def _unheard(event: Event) -> None:
-    """Nobody listens to a query."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefetch.errors import UsageError
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(d|h|m|s|ms)?)")
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +37,10 @@ class SyncRequest:
 
 
 def seconds(text: str) -> float:
-    """`90s`, `6h`, `1d`, `200ms`, or a number of seconds. Raises UsageError."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{text!a} is not a duration", hint="write it like 90s, 15m or 6h")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    """`90s`, `1h30m`, `200ms`, or a number of seconds. Raises UsageError."""
+    from prefetch.config.values import duration
+
+    try:
+        return duration(float(text) if text.replace(".", "", 1).isdigit() else text)
+    except ValueError as error:
+        raise UsageError(f"--timeout: {error}") from None

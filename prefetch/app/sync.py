@@ -11,7 +11,10 @@ from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime, settings_at
 from prefetch.app.selecting import platforms_of, read_sources, select
 from prefetch.app.signals import Interruption, run
+from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
+from prefetch.oci.platform import PlatformSet
+from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
 from prefetch.sync.admission import Admission, Patience, price_to_hold
 from prefetch.sync.catalog import Catalog
@@ -55,11 +58,7 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
-    settings = settings_at(request.source.place)
-    platforms = platforms_of(request.source, settings)
-    parsed = read_sources(request.source, settings)
-    for note in parsed.notes:
-        emit(Remark(str(note)))
+    settings, platforms, parsed = _read(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         started = clock.monotonic()
@@ -89,6 +88,16 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
         await _remember(runtime, report)
         emit(RunFinished(run_id, report.outcome))
         return report
+
+
+def _read(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
+    """Settings and sources, before anything is opened. Raises UsageError and ConfigError."""
+    settings = settings_at(request.place)
+    platforms = platforms_of(request, settings)
+    parsed = read_sources(request, settings)
+    for note in parsed.notes:
+        emit(Remark(str(note)))
+    return settings, platforms, parsed
 
 
 async def _engine(runtime: Runtime) -> Engine:
@@ -147,9 +156,7 @@ def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
 
 
 async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
-    settings = settings_at(request.place)
-    platforms = platforms_of(request, settings)
-    parsed = read_sources(request, settings)
+    settings, platforms, parsed = _read(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         parts = parts_of(runtime)

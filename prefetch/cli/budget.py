@@ -28,12 +28,14 @@ def budget(
       prefetch budget docker.io -o json
     """
     from prefetch.app.queries import read_budgets
+    from prefetch.cli.progress import progress
     from prefetch.cli.report import print_json
     from prefetch.cli.request import place
     from prefetch.cli.text import local, table
     from prefetch.sync.report import budget_document
 
-    readings = read_budgets(place(common, reserve), registries)
+    with progress(common, json=output == "json") as listener:
+        readings = read_budgets(place(common, reserve), registries, listener)
     if output == "json":
         print_json([budget_document(reading) for reading in readings.budgets])
     else:

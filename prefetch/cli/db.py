@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from prefetch.cli.options import Globals, command_options
+from prefetch.cli.options import Globals, command_options, repeated_options
 
 
 @click.group()
+@repeated_options
 def db() -> None:
     """Look after the database: its schema, and making it anew."""
 

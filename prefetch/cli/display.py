@@ -144,7 +144,7 @@ class Display:
     def render(self) -> RenderableType:
         """The lines as they are now."""
         shown = self._shown
-        lines: list[RenderableType] = [self._images_line()]
+        lines: list[RenderableType] = [self._images_line()] if shown.totals.images else []
         lines += [Text(_budget_line(budget)) for budget in shown.budgets.values()]
         lines += [
             _blob_line(digest, blob) for digest, blob in list(shown.blobs.items())[:_MAX_BLOBS]

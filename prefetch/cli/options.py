@@ -115,16 +115,18 @@ def global_options(function: F) -> F:
     return function
 
 
-def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same after COMMAND, where help does not repeat them and the environment is not read.
-
-    The decorated function gets the Globals as its first argument.
-    """
+def repeated_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same after COMMAND, where help does not repeat them and the environment is not read."""
     for names, settings in reversed(_GLOBAL):
         function = click.option(
             *names, expose_value=False, callback=_keep, hidden=True, **settings
         )(function)
-    return click.pass_obj(function)
+    return function
+
+
+def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`repeated_options`, with the Globals as the decorated function's first argument."""
+    return repeated_options(click.pass_obj(function))
 
 
 def output_option(*formats: str) -> Callable[[F], F]:

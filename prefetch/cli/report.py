@@ -13,7 +13,7 @@ from prefetch.clock import rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.state.ledger import Budget
 from prefetch.sync.report import PlanReport, SyncReport
-from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage
+from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage, Problem
 
 _MARKS = {
     Outcome.SYNCED: ("synced", "green"),
@@ -51,9 +51,14 @@ def _print_result(result: ImageResult) -> None:
     word, colour = _MARKS[result.outcome]
     click.echo(f"{click.style(word.ljust(9), fg=colour)} {result.reference}{_details(result)}")
     if result.problem is not None and result.retry_at is None:
-        click.echo(f"          {result.problem.message}")
+        click.echo(f"          {_without(result.reference, result.problem)}")
     if result.platforms_missing:
         click.echo(f"          lacks {', '.join(result.platforms_missing)}")
+
+
+def _without(name: str, problem: Problem) -> str:
+    """The problem's words, less the image's name, which stands before them."""
+    return problem.message.removeprefix(f"{name}: ")
 
 
 def _details(result: ImageResult) -> str:
@@ -110,7 +115,7 @@ def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
         )
     for image in report.images:
         if image.problem is not None:
-            click.echo(f"{image.wanted.name}: {image.problem.message}")
+            click.echo(f"{image.wanted.name}: {_without(image.wanted.name, image.problem)}")
     print_source_errors(report.errors)
     if not quiet:
         click.echo(_plan_summary(report))

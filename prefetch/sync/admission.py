@@ -191,8 +191,9 @@ class Admission:
             looked = True
 
     def _is_stale(self, image: PlannedImage) -> bool:
-        age = self._clock.monotonic() - (image.checked_at or 0.0)
-        return image.checked_at is not None and age > _STALE_AFTER_SECONDS
+        if image.checked_at is None:
+            return True  # its HEAD was refused for want of budget
+        return self._clock.monotonic() - image.checked_at > _STALE_AFTER_SECONDS
 
     async def _affordable(self, price: int) -> int:
         """An image dearer than a whole window goes in parts, each as large as can be had now."""

@@ -136,8 +136,8 @@ class Engine:
         grant: Grant,
         run: Run,
     ) -> bool:
-        if image.problem is not None:
-            self._finish(run, image, Outcome.FAILED, problem=image.problem)
+        if self._is_settled(image):
+            await self._settle([image], run)
             return False
         self._emit(ImageStarted(image.wanted.name))
         try:

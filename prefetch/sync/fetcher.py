@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from prefetch.clock import Clock
-from prefetch.errors import BudgetExhausted, PlatformMissing
-from prefetch.oci.model import Descriptor, Document, Index, Manifest
-from prefetch.oci.platform import ALL
+from prefetch.errors import BudgetExhausted
+from prefetch.oci.model import Descriptor, Document, Manifest
 from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
 from prefetch.state.records import BlobRecord, LinkRecord
 from prefetch.store.content import ContentStore
-from prefetch.sync.closure import Closure, closure_of
+from prefetch.sync.closure import Closure
 from prefetch.sync.documents import Documents, platform_of_image, record_of
 from prefetch.sync.transfer import Transfer
 from prefetch.sync.wanted import Grant, PlannedImage, Spent
@@ -124,14 +123,7 @@ class _Job:
             digest: record_of(document, platform=self.config_platform if document is root else None)
             for digest, document in self.documents.items()
         }
-        wanted = self.image.wanted
-        closure = closure_of(str(root.digest), records, wanted.platforms)
-        if wanted.platforms is not ALL and len(closure.missing) == len(wanted.platforms):
-            raise PlatformMissing(
-                f"{wanted.name}: has none of the wanted platforms ({', '.join(closure.missing)})",
-                hint=_offer(root, self.config_platform),
-            )
-        return closure
+        return self.image.enclose(str(root.digest), records)
 
     def _descriptors(self, digests: Iterable[str]) -> list[Descriptor]:
         """The descriptors of these digests, as the documents that name them have them."""
@@ -210,14 +202,6 @@ class _Job:
         await self.tools.link(repository, closure)
 
 
-def _offer(root: Document, config_platform: str | None) -> str | None:
-    """What the image has instead, for the error's hint."""
-    if isinstance(root, Index):
-        names = [str(child.platform) for child in root.manifests if child.platform]
-        return f"it has {', '.join(names[:12])}" if names else None
-    return f"it is {config_platform}" if config_platform else None
-
-
 async def gather_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all to their end, then raise the first error: one failure costs no other's progress."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
@@ -230,4 +214,7 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.wait(tasks)
         raise
+    for error in [task.exception() for task in tasks]:  # each is looked at, so none is lamented
+        if error is not None:
+            raise error
     return [task.result() for task in tasks]

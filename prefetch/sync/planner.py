@@ -12,7 +12,7 @@ from prefetch.remote.upstreams import Upstreams
 from prefetch.state.database import State
 from prefetch.state.records import ManifestRecord
 from prefetch.store.content import ContentStore
-from prefetch.sync.closure import Closure, closure_of
+from prefetch.sync.closure import Closure
 from prefetch.sync.documents import Documents
 from prefetch.sync.resolver import Resolver
 from prefetch.sync.wanted import Action, PlannedImage, Wanted
@@ -119,8 +119,8 @@ def _documents_below(records: Mapping[str, ManifestRecord]) -> set[str]:
 
 def _enclose(image: PlannedImage, root: str, records: Mapping[str, ManifestRecord]) -> None:
     try:
-        image.closure = closure_of(root, records, image.wanted.platforms)
-    except InvalidManifest as error:
+        image.closure = image.enclose(root, records)
+    except (InvalidManifest, PlatformMissing) as error:
         image.fail(error)
 
 
@@ -134,12 +134,6 @@ def _price_unknown(image: PlannedImage) -> None:
 
 
 def _price_known(image: PlannedImage, closure: Closure, present: set[str]) -> None:
-    if image.wanted.platforms is not ALL and len(closure.missing) == len(image.wanted.platforms):
-        wanted = ", ".join(closure.missing)
-        image.fail(
-            PlatformMissing(f"{image.wanted.name}: has none of the wanted platforms: {wanted}")
-        )
-        return
     lacking = sum(digest not in present for digest in closure.manifests) + len(closure.unknown)
     image.pulls_min = image.pulls_max = lacking
     nested = sum(child.kind == "index" for child in closure.unknown)

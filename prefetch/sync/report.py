@@ -95,9 +95,14 @@ class PlanReport:
         return sum(image.pulls_min for image in self.images), most
 
     def pulls_available(self) -> int | None:
-        """What all meters together can give now; None when one of them reports no limit."""
+        """What all meters together can give now; None when one of them reports no limit, or
+        none was asked."""
         amounts = [budget.available for budget in self.budgets]
-        return None if None in amounts else sum(max(0, amount or 0) for amount in amounts)
+        return (
+            None
+            if None in amounts or not amounts
+            else sum(max(0, amount or 0) for amount in amounts)
+        )
 
     def document(self) -> JSON:
         """`plan -o json`."""

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 from prefetch.clock import Clock
-from prefetch.errors import NotFound, PrefetchError
+from prefetch.errors import BudgetExhausted, NotFound, PrefetchError
 from prefetch.events import Emit, ReferenceResolved
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.upstreams import Upstreams
@@ -66,6 +66,9 @@ class Resolver:
         reference = image.wanted.reference
         try:
             answer = await client.resolve(reference.repository, reference.target)
+        except BudgetExhausted:
+            # The registry counts even this: it is asked again when the budget is back.
+            self._emit(ReferenceResolved(image.wanted.name, None))
         except NotFound as error:
             self._fail(image, error, Action.MISSING)
         except PrefetchError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from prefetch.errors import PrefetchError, RegistryError
+from prefetch.errors import InvalidManifest, PlatformMissing, PrefetchError, RegistryError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference
 from prefetch.state.ledger import Hold
-from prefetch.state.records import ReferenceRecord
-from prefetch.sync.closure import Closure
+from prefetch.state.records import ManifestRecord, ReferenceRecord
+from prefetch.sync.closure import Closure, closure_of
+
+_MAX_OFFERED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,24 @@ class PlannedImage:
     def needs_nothing(self) -> bool:
         """All of the closure is in the store."""
         return self.closure is not None and self.pulls_max == 0 and self.bytes == 0
+
+    def enclose(self, root: str, records: Mapping[str, ManifestRecord]) -> Closure:
+        """The image's closure from `root`, which must be in `records`.
+
+        Raises PlatformMissing when none of the wanted platforms is there, and InvalidManifest.
+        """
+        platforms = self.wanted.platforms
+        try:
+            closure = closure_of(root, records, platforms)
+        except InvalidManifest as error:
+            raise InvalidManifest(f"{self.wanted.name}: {error.message}") from None
+        if platforms is ALL or len(closure.missing) < len(platforms):
+            return closure
+        offered = [child.platform for child in records[root].children if child.platform]
+        raise PlatformMissing(
+            f"{self.wanted.name}: has none of the wanted platforms ({', '.join(closure.missing)})",
+            hint=f"it has {', '.join(offered[:_MAX_OFFERED])}" if offered else None,
+        )
 
     def fail(self, error: PrefetchError, action: Action = Action.ERROR) -> None:
         """Mark the image as one that cannot be fetched."""
