@@ -20,18 +20,6 @@ class Run:
     memory: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Two commands run in turn; `ratio` is the median of theirs over the median of ours."""
-
-    ours: list[Run]
-    theirs: list[Run]
-
-    @property
-    def ratio(self) -> float:
-        return seconds(self.theirs) / seconds(self.ours)
-
-
 def seconds(runs: Sequence[Run]) -> float:
     """The median wall time."""
     return median(run.seconds for run in runs)
@@ -68,7 +56,10 @@ def measure(command: Sequence[str | Path], environment: Mapping[str, str], outpu
     return Run(elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def alternate(pairs: int, ours: Callable[[], Run], theirs: Callable[[], Run]) -> Pairs:
-    """A B A B …: whatever slows the machine down for a while slows down both."""
-    measured: list[tuple[Run, Run]] = [(ours(), theirs()) for _ in range(pairs)]
-    return Pairs([a for a, _ in measured], [b for _, b in measured])
+def alternate(rounds: int, sides: Mapping[str, Callable[[], Run]]) -> dict[str, list[Run]]:
+    """A B A B …: whatever slows the machine down for a while slows down every side."""
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            runs[name].append(side())
+    return runs

@@ -12,7 +12,7 @@ _MANY_TARGET = 300
 _REQUESTS_TARGET = 1.3
 
 
-def blob(lab: Lab, *, pairs: int, quick: bool) -> list[Row]:  # noqa: ARG001 - one run will do
+def blob(lab: Lab, *, rounds: int, quick: bool) -> list[Row]:  # noqa: ARG001 - one run will do
     """One image with a single layer of 4 GiB."""
     size = GIB // 4 if quick else 4 * GIB
     upstream = lab.upstream(
@@ -33,7 +33,7 @@ def blob(lab: Lab, *, pairs: int, quick: bool) -> list[Row]:  # noqa: ARG001 - o
     ]
 
 
-def many(lab: Lab, *, pairs: int, quick: bool) -> list[Row]:  # noqa: ARG001 - one run will do
+def many(lab: Lab, *, rounds: int, quick: bool) -> list[Row]:  # noqa: ARG001 - one run will do
     """10,000 references in 2,000 repositories, none of them changed."""
     repositories, tags = (200 if quick else 2000), 5
     upstream = lab.upstream(

@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Upstream and registry are started as the tests start them.
@@ -34,7 +34,7 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "cold": Benchmark(cold, ("skopeo",), 2 * GIB, GIB // 2),
+    "cold": Benchmark(cold, ("skopeo", "docker-registry"), 3 * GIB, GIB // 2),
     "unchanged": Benchmark(unchanged, ("skopeo", "docker-registry"), GIB // 2, GIB // 8),
     "blob": Benchmark(blob, (), 9 * GIB // 2, GIB // 2),
     "many": Benchmark(many, (), GIB // 2, GIB // 8),
@@ -43,11 +43,11 @@ BENCHMARKS = {
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, one pair")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, one round, no targets")
     parser.add_argument(
         "--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS)
     )
-    parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side runs (3)")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument(
@@ -66,10 +66,13 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.directory) as directory:
             lab = Lab(Path(directory), _say)
             try:
-                pairs = 1 if arguments.quick else arguments.pairs
-                rows += benchmark.run(lab, pairs=pairs, quick=arguments.quick)
+                rounds = 1 if arguments.quick else arguments.rounds
+                rows += benchmark.run(lab, rounds=rounds, quick=arguments.quick)
             finally:
                 lab.close()
+    if arguments.quick:
+        # Start-up weighs too much there for the targets to mean anything.
+        rows = [replace(row, target="", ok=None) for row in rows]
     print(json.dumps(document(rows), indent=2) if arguments.output == "json" else text(rows))
     return int(arguments.check and any(row.ok is False for row in rows))
 

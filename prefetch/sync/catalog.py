@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from prefetch.clock import rfc3339
-from prefetch.oci.model import Descriptor
+from prefetch.oci.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+)
 from prefetch.oci.reference import Digest
 from prefetch.state.database import State
 from prefetch.state.records import ReferenceRecord, Visibility
@@ -20,6 +26,9 @@ from prefetch.sync.wanted import platforms_from_text
 
 # Annotations of index.json, from which `db rebuild` restores what blobs alone do not tell.
 ANNOTATION = "dev.oci-prefetch."
+# On a second entry for a Docker type, for tools that see OCI types alone: skopeo before 1.10.
+ALIAS = f"{ANNOTATION}alias-of-type"
+_OCI_TYPE = {DOCKER_LIST: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,9 @@ class Catalog:
 
     async def write_index(self, data_dir: Path) -> None:
         """Make `cache/index.json` name every warm reference."""
-        entries = [_index_entry(entry) for entry in await self.entries() if entry.warm]
-        await asyncio.to_thread(write_index, data_dir, entries)
+        warm = [_index_entry(entry) for entry in await self.entries() if entry.warm]
+        aliases = [_alias(entry) for entry in warm if entry.descriptor.media_type in _OCI_TYPE]
+        await asyncio.to_thread(write_index, data_dir, [*warm, *aliases])
 
 
 def catalog_document(entries: Sequence[CatalogEntry]) -> list[dict[str, object]]:
@@ -128,3 +138,10 @@ def _index_entry(entry: CatalogEntry) -> IndexEntry:
         record.name,
         {ANNOTATION + key: value for key, value in facts.items() if value},
     )
+
+
+def _alias(entry: IndexEntry) -> IndexEntry:
+    """The same content under the OCI type of its kind; who knows Docker's finds that first."""
+    told = entry.descriptor.media_type
+    descriptor = replace(entry.descriptor, media_type=_OCI_TYPE[told])
+    return IndexEntry(descriptor, entry.reference_name, {ALIAS: told})

@@ -25,7 +25,7 @@ from prefetch.state.records import (
 )
 from prefetch.store.content import ContentStore
 from prefetch.store.layout import IndexEntry, read_index
-from prefetch.sync.catalog import ANNOTATION
+from prefetch.sync.catalog import ALIAS, ANNOTATION
 from prefetch.sync.closure import closure_of
 from prefetch.sync.documents import Documents, platform_of_image, record_of
 from prefetch.sync.wanted import platforms_from_text
@@ -58,6 +58,8 @@ class Rebuilder:
         """Read the whole layout. Raises StoreError when `index.json` makes no sense."""
         found = Rebuilt()
         for entry in await asyncio.to_thread(read_index, data_dir):
+            if ALIAS in entry.annotations:
+                continue
             try:
                 await self._restore(entry, found)
             except PrefetchError:

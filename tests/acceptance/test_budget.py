@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from acceptance_support import (
     FORTY,
     breaches,
@@ -20,6 +19,7 @@ from acceptance_support import (
     refused,
     write_list,
 )
+
 from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine, UpstreamProcess
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from acceptance_support import (
     FORTY,
     UNLIMITED,
@@ -16,6 +15,7 @@ from acceptance_support import (
     refused,
     write_list,
 )
+
 from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine
 

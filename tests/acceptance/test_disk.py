@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from acceptance_support import BlobAudit, inventory, one_line, outcomes, warm_names, write_list
+
 from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine, Result, UpstreamProcess, finish
 
@@ -61,7 +61,7 @@ async def synced(
     words = ("sync", listed, "--platform", "all", "-o", "json")
     first = await cli(*words)
     assert first.code == 0, first.stderr
-    yield Synced(cli, upstream, words, upstream.references())
+    return Synced(cli, upstream, words, upstream.references())
 
 
 async def test_a_full_disk_loses_nothing(
@@ -298,4 +298,4 @@ async def test_whoever_reads_the_output_may_leave(synced: Synced) -> None:
 
     assert ended.code in (0, 1)
     assert ended.stderr == ""
-    assert -signal.SIGPIPE != ended.code
+    assert ended.code != -signal.SIGPIPE

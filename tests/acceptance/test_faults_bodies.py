@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.scenarios import LAYER_SIZE, Scenario, Ward, fails, heals, order, run_ward
+from support.scenarios import Scenario, Ward, fails, heals, order, run_ward
 
 
 def blob(name: str, **details: object) -> object:
@@ -37,13 +37,28 @@ SCENARIOS = [
     heals("range-wrong", blob("cut", at=9_000, count=1), blob("wrong-range")),
     heals("link-expired", blob("link-expired", count=1)),
     fails("blob-always-cut", "UNREACHABLE", "stopped|broke", blob("cut", at=0)),
-    fails("blob-always-silent", "UNREACHABLE", "did not answer in time", blob("stall", at=0, seconds=5)),
-    fails("blob-always-truncated", "SIZE_MISMATCH", "sends 9000 bytes", blob("truncated", at=9_000)),
+    fails(
+        "blob-always-silent",
+        "UNREACHABLE",
+        "did not answer in time",
+        blob("stall", at=0, seconds=5),
+    ),
+    fails(
+        "blob-always-truncated", "SIZE_MISMATCH", "sends 9000 bytes", blob("truncated", at=9_000)
+    ),
     fails("blob-always-overlong", "SIZE_MISMATCH", "the manifest says", blob("overlong")),
-    fails("blob-always-corrupt", "DIGEST_MISMATCH", "another digest.*proxy", blob("corrupt", at=9_000)),
+    fails(
+        "blob-always-corrupt", "DIGEST_MISMATCH", "another digest.*proxy", blob("corrupt", at=9_000)
+    ),
     fails("blob-always-page", "SERVER_FAULT", WAYS, blob("html")),
     fails("blob-always-gzip", "REGISTRY_ERROR", "Content-Encoding gzip.*proxy", blob("gzip")),
-    fails("link-always-expired", "UNAUTHORIZED", "link that the registry gave", blob("link-expired"), status=403),
+    fails(
+        "link-always-expired",
+        "UNAUTHORIZED",
+        "link that the registry gave",
+        blob("link-expired"),
+        status=403,
+    ),
     # Manifests: each attempt is a pull.
     heals("manifest-cut", pull("cut", count=1)),
     heals("manifest-stalled", pull("stall", seconds=5, count=1)),
@@ -54,7 +69,12 @@ SCENARIOS = [
     heals("manifest-page", pull("html", count=1)),
     heals("manifest-no-length", pull("no-length")),
     fails("manifest-always-cut", "UNREACHABLE", "broke", pull("cut", at=3)),
-    fails("manifest-always-silent", "UNREACHABLE", "did not answer in time", pull("stall", at=0, seconds=5)),
+    fails(
+        "manifest-always-silent",
+        "UNREACHABLE",
+        "did not answer in time",
+        pull("stall", at=0, seconds=5),
+    ),
     fails("manifest-always-truncated", "DIGEST_MISMATCH", "other bytes", pull("truncated")),
     fails("manifest-always-overlong", "DIGEST_MISMATCH", "other bytes", pull("overlong")),
     fails("manifest-always-corrupt", "DIGEST_MISMATCH", "other bytes", pull("corrupt")),

@@ -121,7 +121,9 @@ async def test_foreign_layer_from_its_own_address(
     elsewhere.content.put("layers", manifest("any", layers=[content]))
     url = f"{elsewhere.url}/v2/layers/blobs/{content.blob.digest}"
     there = layer("foreign", urls=("gopher://nowhere", url), held=False)
-    lost = layer("lost", urls=(f"{elsewhere.url}/v2/layers/blobs/{content.blob.digest}x",), held=False)
+    lost = layer(
+        "lost", urls=(f"{elsewhere.url}/v2/layers/blobs/{content.blob.digest}x",), held=False
+    )
     registry.content.put("foreign", manifest("foreign", layers=[there]), TAG)
     registry.content.put("lost", manifest("lost", layers=[lost]), TAG)
     result = await sync_all(cli, registry, ["foreign", "lost"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import signal
 from collections import defaultdict
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from acceptance_support import BlobAudit, inventory, warm_names, write_list
+
 from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine, UpstreamProcess, finish
 
@@ -75,9 +76,7 @@ def asked_again(upstream: UpstreamProcess) -> dict[str, int]:
             start = int((request["range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
             sent[request["reference"]].append((start, start + request["bytes_sent"]))
     return {
-        digest: sum(
-            max(0, stop - start) for (_, stop), (start, _) in zip(spans, spans[1:], strict=False)
-        )
+        digest: sum(max(0, stop - start) for (_, stop), (start, _) in itertools.pairwise(spans))
         for digest, spans in sent.items()
     }
 

@@ -77,16 +77,12 @@ class Scenario:
         return self.name
 
 
-def heals(
-    name: str, *orders: Order, content: Callable[[str], Image] = usual
-) -> Scenario:
+def heals(name: str, *orders: Order, content: Callable[[str], Image] = usual) -> Scenario:
     """The image is complete in the end, at the first attempt of the user's."""
     return Scenario(name, orders, content)
 
 
-def fails(
-    name: str, code: str, says: str, *orders: Order, status: int | None = None
-) -> Scenario:
+def fails(name: str, code: str, says: str, *orders: Order, status: int | None = None) -> Scenario:
     """The image fails; once the registry has recovered, it does not any more."""
     return Scenario(name, orders, code=code, says=says, status=status)
 
