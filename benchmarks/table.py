@@ -33,9 +33,8 @@ def at_least(value: float, bound: float) -> dict[str, Any]:
 
 
 def at_most(value: float, bound: float, unit: str) -> dict[str, Any]:
-    """The columns of a figure that should be small."""
+    """The columns of a figure of ours that should be small."""
     return {
-        "result": f"{value:,.4g} {unit}",
         "target": f"at most {bound:,g} {unit}",
         "ok": value <= bound,
         "value": round(value, 3),
@@ -43,7 +42,7 @@ def at_most(value: float, bound: float, unit: str) -> dict[str, Any]:
 
 
 def text(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table, a target that was missed marked as such."""
+    """The rows as a Markdown table."""
     cells = [_NAMES, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_NAMES))]
     lines = [_line(cells[0], widths), _line(["-" * width for width in widths], widths)]
@@ -67,8 +66,9 @@ def document(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    missed = ": target missed" if row.ok is False else ""
-    return (row.what, row.prefetch, row.skopeo, row.result + missed, row.target)
+    verdict = {True: "met", False: "target missed", None: ""}[row.ok]
+    result = ", ".join(part for part in (row.result, verdict) if part)
+    return (row.what, row.prefetch, row.skopeo, result, row.target)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

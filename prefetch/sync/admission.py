@@ -137,7 +137,8 @@ class Admission:
     async def _fill(self, waiting: list[PlannedImage], start: Start) -> bool:
         """Take from the (ordered) queue what the budget allows; whether the rest is only busy.
 
-        Within one priority prices ascend, so the first refusal settles the rest of its group.
+        Within one priority prices ascend, so the first refusal settles the rest of its group; what
+        is less important gets a chance once nothing runs that could still give budget back.
         """
         busy, position = False, 0
         while position < len(waiting) and len(self._running) < self._slots:
@@ -147,8 +148,8 @@ class Admission:
                 continue
             busy |= refused.busy
             group = self._rank(waiting[position])[:2]
-            if group[0] == _STARVING:
-                break  # budget is saved for it
+            if group[0] == _STARVING or refused.busy or self._running:
+                break  # budget is saved for it, or may yet come back to it
             while position < len(waiting) and self._rank(waiting[position])[:2] == group:
                 position += 1
         return busy
