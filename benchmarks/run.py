@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = _arguments(words)
+    # Whatever ends it, servers are stopped and the disk is given back.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     chosen = [BENCHMARKS[name] for name in arguments.only or BENCHMARKS]
     disk = max(each.quick_disk if arguments.quick else each.disk for each in chosen)
     require(arguments.directory, disk, sorted({p for each in chosen for p in each.programs}))

@@ -234,7 +234,9 @@ class Authenticator:
         text = challenge.parameters.get("realm", "")
         realm = untrusted_url(text)
         if realm is None or not realm.raw_host:
-            raise ServerFault(f"{self._registry} names no usable token service: {sanitise(text)!r}")
+            raise RegistryError(
+                f"{self._registry} names no usable token service: {sanitise(text)!r}"
+            )
         self._guard.check(realm)
         host, own = realm.raw_host, self._endpoint.raw_host or ""
         plain = self._endpoint.scheme == "http" and same_host(host, own)

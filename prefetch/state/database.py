@@ -20,7 +20,7 @@ from prefetch.clock import Clock
 from prefetch.errors import StateError
 from prefetch.filelock import FileLock
 from prefetch.state.manifests import Blobs, Links, Manifests
-from prefetch.state.models import SCHEMA_REVISION
+from prefetch.state.models import SCHEMA_REVISION, create
 from prefetch.state.references import References
 from prefetch.state.runs import Runs
 from prefetch.state.sqlite import BUSY_SECONDS, database_path, sqlite_engine, translate
@@ -101,11 +101,13 @@ class State:
         self._transaction(lambda connection: check_revision(connection, self.path), "BEGIN")
 
     def _create(self) -> None:
-        from prefetch.state.schema import upgrade
-
         # Two processes may start at once: the second finds what the first has made.
-        with FileLock(self.path.with_name(f"{self.path.name}.lock")):
-            upgrade(self.path)
+        with (
+            FileLock(self.path.with_name(f"{self.path.name}.lock")),
+            self._engine.begin() as connection,
+        ):
+            if _is_empty(connection):
+                create(connection)
 
     def _transaction(self, work: Callable[[Connection], T], begin: str) -> T:
         if self._connection is None:

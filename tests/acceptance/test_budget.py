@@ -92,6 +92,30 @@ async def run_out(
     assert_kept(upstream)
 
 
+def test_the_referee_sees_a_breach() -> None:
+    def request(number: int, method: str, remaining: int, ended: float) -> dict[str, Any]:
+        return {
+            "number": number,
+            "method": method,
+            "kind": "manifest",
+            "counted": method == "GET",
+            "remaining": remaining,
+            "started": float(number),
+            "ended": ended,
+        }
+
+    head, last = request(1, "HEAD", 7, 1.5), request(3, "GET", 5, 3.5)
+    slow, fast = request(2, "GET", 6, 9.0), request(2, "GET", 6, 2.5)
+
+    assert breaches([head, slow, last], RESERVE) == []
+    assert breaches([head, fast, last], RESERVE) == []
+    too_many = request(4, "GET", 4, 9.5)
+    assert len(breaches([head, slow, last, too_many], RESERVE)) == 1
+    # Nobody else's pull is excused: what an answer said counts from its end on.
+    assert len(breaches([head, {**fast, "remaining": 5}, last], RESERVE)) == 1
+    assert len(breaches([last], RESERVE)) == 1
+
+
 @pytest.mark.parametrize("kind", ["fixed", "rolling"])
 async def test_a_sync_stops_at_the_reserve_and_says_when_to_go_on(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path, kind: str
@@ -304,6 +328,7 @@ async def test_an_account_has_a_meter_of_its_own(
     assert identities == {"anonymous", "alice"}
 
 
+@pytest.mark.long
 async def test_foreign_burn_is_what_others_burn(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
 ) -> None:
@@ -373,6 +398,7 @@ async def test_a_higher_priority_goes_first(
     assert list(waiting.values()) == sorted(waiting.values(), reverse=True)
 
 
+@pytest.mark.long
 async def test_what_has_starved_for_two_windows_goes_first(
     cli: CommandLine, upstream_process: UpstreamProcessFactory
 ) -> None:

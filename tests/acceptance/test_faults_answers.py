@@ -37,21 +37,56 @@ SCENARIOS = [
     heals("get-fails-in-a-burst", pull("server-error", count=2, status=502)),
     heals("blob-fails-in-a-burst", blob("server-error", count=3, status=500)),
     heals("get-is-text", pull("wrong-type", text="text/plain")),
-    fails("no-such-tag", "NOT_FOUND", "404 Not Found.*check the repository and the tag", head("not-found"), status=404),
+    fails(
+        "no-such-tag",
+        "NOT_FOUND",
+        "404 Not Found.*check the repository and the tag",
+        head("not-found"),
+        status=404,
+    ),
     fails("head-is-a-page", "SERVER_FAULT", PAGE, head("html")),
-    fails("head-names-another-digest", "MANIFEST_UNKNOWN", "0000", head("wrong-digest"), status=404),
+    fails(
+        "head-names-another-digest", "MANIFEST_UNKNOWN", "0000", head("wrong-digest"), status=404
+    ),
     fails("head-always-fails", "SERVER_FAULT", "answered 503", head("server-error"), status=503),
     fails("get-always-fails", "SERVER_FAULT", "answered 500", pull("server-error", status=500)),
     fails("get-is-not-found", "MANIFEST_UNKNOWN", "answered 404", pull("not-found"), status=404),
-    fails("get-of-another-type", "MANIFEST_INVALID", "served as", pull("wrong-type", text="application/vnd.oci.image.manifest.v1+json")),
-    fails("get-is-an-archive", "MANIFEST_INVALID", "'application/zip', not a manifest", pull("wrong-type", text="application/zip")),
-    fails("get-goes-in-circles", "SERVER_FAULT", "redirects more than 10 times", pull("redirect-loop")),
-    fails("head-goes-in-circles", "SERVER_FAULT", "redirects more than 10 times", head("redirect-loop")),
-    fails("blob-goes-in-circles", "SERVER_FAULT", "redirects more than 10 times", blob("redirect-loop")),
-    fails("blob-goes-nowhere", "SERVER_FAULT", "redirects to nowhere", blob("headers", headers={"Location": None})),
+    fails(
+        "get-of-another-type",
+        "MANIFEST_INVALID",
+        "served as",
+        pull("wrong-type", text="application/vnd.oci.image.manifest.v1+json"),
+    ),
+    fails(
+        "get-is-an-archive",
+        "MANIFEST_INVALID",
+        "'application/zip', not a manifest",
+        pull("wrong-type", text="application/zip"),
+    ),
+    fails(
+        "get-goes-in-circles", "SERVER_FAULT", "redirects more than 10 times", pull("redirect-loop")
+    ),
+    fails(
+        "head-goes-in-circles",
+        "SERVER_FAULT",
+        "redirects more than 10 times",
+        head("redirect-loop"),
+    ),
+    fails(
+        "blob-goes-in-circles",
+        "SERVER_FAULT",
+        "redirects more than 10 times",
+        blob("redirect-loop"),
+    ),
+    fails(
+        "blob-goes-nowhere",
+        "SERVER_FAULT",
+        "redirects to nowhere",
+        blob("headers", headers={"Location": None}),
+    ),
     fails("blob-always-fails", "SERVER_FAULT", "answered 503", blob("server-error"), status=503),
     fails("blob-is-missing", "BLOB_UNKNOWN", "answered 404", blob("not-found"), status=404),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from support.scenarios import Scenario, Ward, fails, heals, order, run_ward
+from support.scenarios import Order, Scenario, Ward, fails, heals, order, run_ward
 
 
-def blob(name: str, **details: object) -> object:
+def blob(name: str, **details: Any) -> Order:
     return order(name, "layer", kind="cdn", method="GET", **details)
 
 
-def pull(name: str, **details: object) -> object:
+def pull(name: str, **details: Any) -> Order:
     return order(name, "child", kind="manifest", method="GET", **details)
 
 
-WAYS = "answered with a web page.*does not look like a registry"
+PAGE = "answered with a web page.*does not look like a registry"
 SCENARIOS = [
     # Blobs: what has come is kept, and the rest is asked for.
     heals("blob-cut", blob("cut", at=9_000, count=1)),
@@ -50,7 +51,7 @@ SCENARIOS = [
     fails(
         "blob-always-corrupt", "DIGEST_MISMATCH", "another digest.*proxy", blob("corrupt", at=9_000)
     ),
-    fails("blob-always-page", "SERVER_FAULT", WAYS, blob("html")),
+    fails("blob-always-page", "SERVER_FAULT", PAGE, blob("html")),
     fails("blob-always-gzip", "REGISTRY_ERROR", "Content-Encoding gzip.*proxy", blob("gzip")),
     fails(
         "link-always-expired",
@@ -78,7 +79,7 @@ SCENARIOS = [
     fails("manifest-always-truncated", "DIGEST_MISMATCH", "other bytes", pull("truncated")),
     fails("manifest-always-overlong", "DIGEST_MISMATCH", "other bytes", pull("overlong")),
     fails("manifest-always-corrupt", "DIGEST_MISMATCH", "other bytes", pull("corrupt")),
-    fails("manifest-always-page", "SERVER_FAULT", WAYS, pull("html")),
+    fails("manifest-always-page", "SERVER_FAULT", PAGE, pull("html")),
     fails("manifest-always-gzip", "REGISTRY_ERROR", "Content-Encoding gzip.*proxy", pull("gzip")),
     fails("manifest-huge", "MANIFEST_INVALID", "larger than 4194304 bytes", pull("huge-manifest")),
 ]

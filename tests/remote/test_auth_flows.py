@@ -13,7 +13,7 @@ from prefetch.credentials.credential import Credential, IdentityToken, Secret
 from prefetch.demo.settings import ImageOrder
 from prefetch.demo.tokens import Account
 from prefetch.demo.upstream import Upstream
-from prefetch.errors import ForbiddenAddress, ServerFault, Unauthorized
+from prefetch.errors import ForbiddenAddress, RegistryError, ServerFault, Unauthorized
 from prefetch.oci.reference import Repository
 from support.clock import ManualClock
 from support.factories import UpstreamFactory
@@ -289,11 +289,11 @@ async def test_the_advertised_scope_is_not_believed(connect: Connect, serve: Ser
         ("https://169.254.169.254/token", ForbiddenAddress),
         ("https://user:pw@auth.example/token", ForbiddenAddress),
         ("ftp://auth.example/token", ForbiddenAddress),
-        ("file:///etc/passwd", ServerFault),
-        ("", ServerFault),
-        ("/token", ServerFault),
-        ("https://[", ServerFault),
-        ("http://" + "a" * 5000, (ForbiddenAddress, ServerFault)),
+        ("file:///etc/passwd", RegistryError),
+        ("", RegistryError),
+        ("/token", RegistryError),
+        ("https://[", RegistryError),
+        ("http://" + "a" * 5000, (ForbiddenAddress, RegistryError)),
     ],
 )
 async def test_a_realm_that_credentials_may_not_go_to(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -67,6 +68,25 @@ async def test_a_new_database_is_made_without_asking(tmp_path: Path) -> None:
     keys = await state.read(lambda c: c.exec_driver_sql("PRAGMA foreign_keys").scalar())
     assert (mode, keys) == ("wal", 1)
     await state.close()
+
+
+async def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:
+    def contents(path: Path) -> tuple[set[tuple[str, str, str]], list[tuple[object, ...]]]:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            tables = database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql <> ''")
+            plain = {
+                (kind, name, " ".join(sorted(sql.replace(",", " ").split())))
+                for kind, name, sql in tables
+            }
+            rows = database.execute("SELECT * FROM ledger_sequence, alembic_version").fetchall()
+            return plain, rows
+
+    migrated, made = tmp_path / "migrated.db", tmp_path / "made.db"
+    upgrade(migrated)
+    state = await State.open(f"sqlite:///{made}", data_dir=tmp_path, clock=SystemClock())
+    await state.close()
+    assert contents(made) == contents(migrated)
+    upgrade(made)
 
 
 async def test_many_may_make_it_at_once(tmp_path: Path) -> None:

@@ -138,8 +138,6 @@ class Ward:
         assert found["outcome"] == "failed"
         assert error["code"] == scenario.code, error
         assert re.search(scenario.says, error["message"]), error
-        # It says of whom it speaks (the CDN is `localhost`), in one line.
-        assert re.search(r"127\.0\.0\.1|localhost", error["message"]), error
         assert "\n" not in error["message"]
         if scenario.status is not None:
             assert error["http_status"] == scenario.status, error
@@ -157,11 +155,11 @@ class Ward:
         )
 
 
-def configure(cli: CommandLine, upstream: Upstream, **registry: Any) -> Path:
-    """A `prefetch.yaml` with settings for the upstream."""
+def configure(cli: CommandLine, *upstreams: Upstream, **registry: Any) -> Path:
+    """A `prefetch.yaml` with these settings for each upstream."""
     path = cli.home / "prefetch.yaml"
     # YAML has JSON within it.
-    path.write_text(json.dumps({"registries": {upstream.address: registry}}))
+    path.write_text(json.dumps({"registries": {each.address: registry for each in upstreams}}))
     return path
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from prefetch.errors import NetworkError
 from prefetch.sync.transfer import Coalescer
 
 
@@ -76,3 +77,24 @@ async def test_the_work_ends_when_the_last_caller_has_left() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended.is_set()
+
+
+async def test_a_failure_of_another_source_is_not_passed_on() -> None:
+    coalescer = Coalescer()
+
+    async def fail() -> str:
+        await asyncio.sleep(0)
+        raise NetworkError("another_source is out of reach")
+
+    async def work() -> str:
+        return "done"
+
+    failed, same, other = await asyncio.gather(
+        coalescer.run("key", fail, source="one"),
+        coalescer.run("key", work, source="one"),
+        coalescer.run("key", work, source="another"),
+        return_exceptions=True,
+    )
+    assert isinstance(failed, NetworkError)
+    assert isinstance(same, NetworkError)
+    assert other == ("done", True)
