@@ -4,13 +4,14 @@ A lock is `flock(2)`: it belongs to an open file description, so it keeps out ot
 other holders in this process alike, and the kernel releases it when its process ends, however it
 ends. It is advisory and holds on local filesystems only.
 
-A lock file may be unlinked or renamed by whoever holds its lock. A lock taken on a path that no
-longer names the locked file is worth nothing; `FileLock` never reports one as held.
+A lock file may be unlinked, renamed or replaced by whoever holds its lock. A lock taken on a path
+that no longer names the locked file is worth nothing; `FileLock` never reports one as taken.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -65,6 +66,33 @@ class FileLock:
                 if fd >= 0:
                     os.close(fd)
         return True
+
+    def intact(self) -> bool:
+        """Whether `path` still names the locked file; False once an outsider has removed it."""
+        return _names(self.path, self.fileno())
+
+    def renew(self, scratch: Path) -> None:
+        """Put a new, empty file in the locked one's place, and hold the new one's lock instead.
+
+        The new file is locked before it gets its name, so that nobody slips in between. It is made
+        as `scratch`, a name on the same filesystem that only the holder of this lock uses; a kill
+        may leave an empty file there. Raises OSError, FileNotFoundError also when the lock is no
+        longer intact: then the old file is locked as before.
+        """
+        if not self.intact():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        scratch.unlink(missing_ok=True)
+        fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            scratch.rename(self.path)
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise
+        self.release()
+        self._fd = fd
 
     def release(self) -> None:
         """Let go of the lock; the file stays. Does nothing when it is not held."""

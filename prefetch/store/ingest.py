@@ -1,5 +1,8 @@
 """One blob under way: the file, its lock and its running digest.
 
+The file is only ever appended to, by its writer, since others may follow it: bytes that must be
+forgotten go with the file itself, and a new one takes its place.
+
 Methods block and raise StoreError. They may be called from any thread: a mutex serialises them,
 so `close` waits for a write that a cancelled task has left behind, and no descriptor is closed
 under a running system call.
@@ -39,6 +42,10 @@ class Ingest:
         self.offset = 0
         self._flushed = 0
         self._path = path
+        # Where a new file is made that is to replace the ingest. While the lock is held nobody
+        # else touches the name; what a kill left there goes before the ingest does, so that it
+        # never lies here alone.
+        self._scratch = path.with_name(f"{path.name}.new")
         self._lock = FileLock(path)
         self._hasher = digest.hasher()
         self._mutex = threading.Lock()
@@ -47,7 +54,10 @@ class Ingest:
     def try_lock(self) -> bool:
         """Become the one writer; False while there is another, or after `close`."""
         with self._mutex, disk_errors("open", self._path):
-            return not self._closed and self._lock.try_acquire()
+            if self._closed or not self._lock.try_acquire():
+                return False
+            self._scratch.unlink(missing_ok=True)
+            return True
 
     def prepare(self) -> None:
         """Drop bytes that cannot be right; raise NoSpace when what lacks does not fit."""
@@ -56,7 +66,7 @@ class Ingest:
                 size = os.fstat(self._lock.fileno()).st_size
             if self.total is not None and size > self.total:
                 size = 0
-                self._truncate()
+                self._forget()
             require_space(self._path.parent, (self.total or 0) - size)
 
     def rehash(self, limit: int) -> bool:
@@ -88,15 +98,16 @@ class Ingest:
                 self._begin_writeback()
 
     def restart(self) -> None:
-        """Back to offset 0."""
+        """Back to offset 0; raises NoSpace when not even an empty file can be made."""
         with self._mutex:
-            self._truncate()
+            self._forget()
 
     def commit(self, destination: Path) -> None:
         """Verify, fsync and rename to `destination`; release the lock.
 
         Raises SizeMismatch when bytes lack (they stay), and DigestMismatch (the file is gone).
-        After a failed fsync nobody knows what is on disk (fsync(2)), so the file goes too.
+        After a failed fsync nobody knows what is on disk (fsync(2)), so the file goes too. Raises
+        StoreError when the file was removed meanwhile: another may bear its name already.
         """
         with self._mutex:
             if self.total is not None and self.offset < self.total:
@@ -106,6 +117,7 @@ class Ingest:
                 raise DigestMismatch(f"what came as {self.digest} has another digest")
             with disk_errors("write", self._path):
                 self._sync()
+            self._require_intact()
             with disk_errors("write", destination):
                 self._path.rename(destination)
                 # The old name needs no sync: should it come back, it is an ingest that is whole.
@@ -138,9 +150,11 @@ class Ingest:
             os.posix_fadvise(self._lock.fileno(), self._flushed, pending, os.POSIX_FADV_DONTNEED)
             self._flushed = self.offset
 
-    def _truncate(self) -> None:
-        with disk_errors("truncate", self._path):
-            os.ftruncate(self._lock.fileno(), 0)
+    def _forget(self) -> None:
+        """Have no bytes. To truncate them would make followers take what comes for a sequel."""
+        with disk_errors("replace", self._path):
+            if os.fstat(self._lock.fileno()).st_size:
+                self._lock.renew(self._scratch)
         self.offset = self._flushed = 0
         self._hasher = self.digest.hasher()
 
@@ -156,10 +170,21 @@ class Ingest:
                 self._drop()
             raise
 
+    def _require_intact(self) -> None:
+        with disk_errors("examine", self._path):
+            intact = self._lock.intact()
+        if not intact:
+            self._release()
+            raise StoreError(
+                f"{self._path} was removed while it was being written",
+                hint="remove nothing from there while prefetch runs",
+            )
+
     def _drop(self) -> None:
         try:
             with disk_errors("remove", self._path):
-                self._path.unlink(missing_ok=True)
+                if self._lock.intact():
+                    self._path.unlink(missing_ok=True)
         finally:
             self._release()
 

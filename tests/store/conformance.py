@@ -8,59 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading_conformance import ReadingConformance
+from store_suite import DATA, DIGEST, OTHER, opened, walked
 
 from prefetch.errors import DigestMismatch, SizeMismatch, StoreError
 from prefetch.oci.reference import Digest
-from prefetch.store.content import ContentStore, Info, Status, Writer
-
-DATA = bytes(range(256)) * 1024
-DIGEST = Digest.of(DATA)
-OTHER = Digest.of(b"something else")
+from prefetch.store.content import ContentStore, Info, Status
 
 Step = tuple[int, bool]
 
 
-async def opened(store: ContentStore, digest: Digest = DIGEST, total: int | None = None) -> Writer:
-    """A writer, where the content is known to be absent and nobody is writing it."""
-    writer = await asyncio.wait_for(store.open_writer(digest, total), 10)
-    assert writer is not None
-    return writer
-
-
-async def walked(store: ContentStore) -> set[Info]:
-    return {info async for info in store.walk()}
-
-
-class ContentStoreConformance(ABC):
+class ContentStoreConformance(ReadingConformance):
     """The suite. Subclasses implement `open_store` and `close_store`."""
-
-    @abstractmethod
-    async def open_store(self, place: Path) -> ContentStore:
-        """A store on `place`, which other stores may have filled."""
-
-    @abstractmethod
-    async def close_store(self, store: ContentStore) -> None:
-        """Give back what the store holds; its writers are closed."""
-
-    @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[ContentStore]:
-        store = await self.open_store(tmp_path)
-        yield store
-        await self.close_store(store)
-
-    @pytest.fixture
-    async def neighbour(self, tmp_path: Path, store: ContentStore) -> AsyncIterator[ContentStore]:
-        """A second store on the same place."""
-        neighbour = await self.open_store(tmp_path)
-        yield neighbour
-        await self.close_store(neighbour)
 
     # From absent to content
 

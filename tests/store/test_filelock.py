@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -152,3 +153,96 @@ def test_leases_taken_at_once_are_all_alive(tmp_path: Path) -> None:
     assert all(Lease.alive(tmp_path, lease.id) for lease in leases)
     for lease in leases:
         lease.release()
+
+
+def test_renewed_lock_holds_a_new_file(tmp_path: Path) -> None:
+    path, scratch = tmp_path / "lock", tmp_path / "scratch"
+    lock = FileLock(path)
+    with pytest.raises(ValueError, match="not locked"):
+        lock.renew(scratch)
+    assert lock.try_acquire()
+    path.write_bytes(b"old")
+    before = path.stat().st_ino
+    with path.open("rb") as old:
+        scratch.write_bytes(b"left by the dead")
+        lock.renew(scratch)
+        assert old.read() == b"old"
+    assert path.read_bytes() == b""
+    assert path.stat().st_ino != before
+    assert lock.intact()
+    assert not FileLock(path).try_acquire()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+    lock.release()
+    assert FileLock(path).try_acquire()
+
+
+def test_failed_renewal_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    lock = FileLock(path)
+    assert lock.try_acquire()
+    path.write_bytes(b"old")
+    for scratch in (tmp_path / "no" / "scratch", tmp_path):
+        with pytest.raises(OSError, match=r"No such file|Is a directory"):
+            lock.renew(scratch)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        lock.renew(tmp_path / "scratch")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+    assert path.read_bytes() == b"old"
+    assert not FileLock(path).try_acquire()
+    lock.release()
+
+
+def test_nothing_is_renewed_once_an_outsider_has_removed_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock, other = FileLock(path), FileLock(path)
+    assert lock.try_acquire()
+    assert lock.intact()
+    path.unlink()
+    assert not lock.intact()
+    assert other.try_acquire()
+    with pytest.raises(FileNotFoundError):
+        lock.renew(tmp_path / "scratch")
+    assert other.intact()
+    lock.release()
+    assert not FileLock(path).try_acquire()
+    other.release()
+
+
+def test_nobody_slips_in_while_a_lock_is_renewed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = FileLock(path)
+    assert lock.try_acquire()
+    taken: list[bool] = []
+    tries = [0]
+    done = threading.Event()
+
+    def slip_in() -> None:
+        other = FileLock(path)
+        while not done.is_set():
+            tries[0] += 1
+            if other.try_acquire():
+                taken.append(True)
+                other.release()
+
+    def wait() -> None:
+        with FileLock(path):
+            taken.append(done.is_set())
+
+    threads = [threading.Thread(target=target) for target in (slip_in, wait)]
+    for thread in threads:
+        thread.start()
+    for _ in range(1000):
+        lock.renew(tmp_path / "scratch")
+    assert taken == []
+    done.set()
+    threads[0].join()
+    assert taken == []
+    lock.release()
+    threads[1].join()
+    assert taken == [True]
+    assert tries[0] > 100

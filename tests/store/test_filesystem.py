@@ -7,25 +7,20 @@ import os
 import signal
 import stat
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from conformance import DATA, DIGEST, ContentStoreConformance, opened, walked
+from conformance import ContentStoreConformance
+from store_processes import BIG, BIG_DIGEST, lies_in, line, writer_process
+from store_suite import DATA, DIGEST, opened, walked
 
 from prefetch.errors import DigestMismatch, NoSpace, StoreError
-from prefetch.oci.reference import Digest
 from prefetch.store import datadir
 from prefetch.store.content import ContentStore, Info, Status, Writer
 from prefetch.store.filesystem import FilesystemStore
 
 Mount = Callable[[str], Path]
-
-WRITER = Path(__file__).with_name("writer_process.py")
-BIG = b"".join(number.to_bytes(4, "big") for number in range(1 << 20))
-BIG_DIGEST = Digest.of(BIG)
 
 
 class TestFilesystemStore(ContentStoreConformance):
@@ -44,29 +39,9 @@ async def store(tmp_path: Path) -> AsyncIterator[FilesystemStore]:
     await store.close()
 
 
-@contextmanager
-def writer_process(place: Path, pause: float) -> Iterator[subprocess.Popen[str]]:
-    """Another process that writes BIG in 64 KiB chunks and prints each offset it has reached."""
-    command = [sys.executable, str(WRITER), str(place), str(pause)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 async def pour(writer: Writer, data: bytes) -> None:
     for start in range(0, len(data), 300_000):
         await writer.write(data[start : start + 300_000])
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def lies_in(place: Path) -> set[str]:
-    return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
 
 
 # On disk
