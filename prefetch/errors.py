@@ -16,6 +16,7 @@
     │   ├── PullLimitReached                  429: the meter is empty
     │   ├── Throttled                retry    429: too many requests
     │   ├── ServerFault              retry    5xx, and answers that make no sense
+    │   │   └── Misrouted                         a web page, redirects without end
     │   └── ForbiddenAddress                  a realm, redirect or URL that we must not follow
     ├── NetworkError                 retry    no answer: refused, reset, stalled, timed out
     ├── PlatformMissing                       the image has none of the wanted platforms
@@ -182,6 +183,12 @@ class ServerFault(RegistryError):
 
     retryable = True
     code = "SERVER_FAULT"
+
+
+class Misrouted(ServerFault):
+    """The way leads to no registry (a web page, redirects without end): no fault that passes."""
+
+    retryable = False
 
 
 class ForbiddenAddress(RegistryError):

@@ -1,6 +1,7 @@
 """The distribution API's vocabulary: paths, error codes, ranges, links. One table for both sides.
 
     GET /v2/                                   is it a registry, and who may use it
+    GET /v2/_catalog                           repositories, in pages (distribution's own)
     GET /v2/<repository>/manifests/<reference> a manifest by tag or digest
     GET /v2/<repository>/blobs/<digest>        a blob, whole or by Range
     GET /v2/<repository>/tags/list             tags, in pages linked by rel=next
@@ -15,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from prefetch.oci.reference import Digest
@@ -25,13 +26,19 @@ PING_PATH: Final = "/v2/"
 _MAX_ERRORS: Final = 16
 _MAX_HEADER: Final = 8192
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
+_RANGE = re.compile(
+    r"bytes[ \t]*=[ \t]*([0-9]{0,19})[ \t]*-[ \t]*([0-9]{0,19})[ \t]*", re.IGNORECASE
+)
+_ENDPOINT = re.compile(
+    r"/v2/(?:_catalog|(.+)/(?:(manifests|blobs|referrers)/([^/]+)|tags/list))", re.DOTALL
+)
 _LINK_TARGET = re.compile(r"\s*<([^<>]*)>")
 _LINK_PARAMETER = re.compile(r"""\s*;\s*([\w!#$&+.^`|~*-]+)\s*(?:=\s*("[^"]*"|[^\s;,"]*))?""")
 _LINK_END = re.compile(r"\s*(?:,|$)")
 
 
 class ErrorCode(StrEnum):
-    """distribution-spec, "Error Codes"; the last two are distribution's own."""
+    """distribution-spec, "Error Codes"; the last three are distribution's own."""
 
     BLOB_UNKNOWN = "BLOB_UNKNOWN"
     BLOB_UPLOAD_INVALID = "BLOB_UPLOAD_INVALID"
@@ -48,7 +55,38 @@ class ErrorCode(StrEnum):
     UNSUPPORTED = "UNSUPPORTED"
     TOOMANYREQUESTS = "TOOMANYREQUESTS"
     TAG_INVALID = "TAG_INVALID"
+    RANGE_INVALID = "RANGE_INVALID"
     UNAVAILABLE = "UNAVAILABLE"
+
+
+class EndpointKind(StrEnum):
+    """What a path asks for."""
+
+    PING = "ping"
+    MANIFEST = "manifest"
+    BLOB = "blob"
+    TAGS = "tags"
+    CATALOG = "catalog"
+    REFERRERS = "referrers"
+
+
+_KINDS: Final = {
+    "manifests": EndpointKind.MANIFEST,
+    "blobs": EndpointKind.BLOB,
+    "referrers": EndpointKind.REFERRERS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A path taken apart: `name` is the repository as written, `argument` a tag or a digest.
+
+    Neither has been checked; both are empty where the kind has none.
+    """
+
+    kind: EndpointKind
+    name: str = ""
+    argument: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +109,19 @@ class ContentRange:
     def __str__(self) -> str:
         total = "*" if self.total is None else self.total
         return f"bytes {self.start}-{self.end - 1}/{total}"
+
+
+def parse_endpoint(path: str) -> Endpoint | None:
+    """What a (decoded) path asks a registry for; None for a path that the API does not have."""
+    if path in ("/v2/", "/v2"):
+        return Endpoint(EndpointKind.PING)
+    match = _ENDPOINT.fullmatch(path)
+    if match is None:
+        return None
+    name, word, argument = match.groups()
+    if name is None:
+        return Endpoint(EndpointKind.CATALOG)
+    return Endpoint(_KINDS.get(word, EndpointKind.TAGS), name, argument or "")
 
 
 def manifest_path(repository: str, reference: str | Digest) -> str:
@@ -143,6 +194,27 @@ def format_errors(*errors: WireError) -> bytes:
 def range_from(start: int) -> str:
     """The Range header's value for everything from byte `start` on."""
     return f"bytes={start}-"
+
+
+def requested_range(
+    value: str | None, size: int
+) -> ContentRange | Literal["whole", "unsatisfiable"]:
+    """Which of `size` bytes a Range header asks for (RFC 9110 sections 14.1.2 and 14.2).
+
+    A header that is absent or malformed, and one for several ranges, may be ignored: `whole`.
+    """
+    match = _RANGE.fullmatch(value or "")
+    if match is None or not (match[1] or match[2]):
+        return "whole"
+    if not match[1]:
+        start, end = size - min(int(match[2]), size), size
+    else:
+        start = int(match[1])
+        last = int(match[2]) if match[2] else size - 1
+        if match[2] and last < start:
+            return "whole"
+        end = min(last + 1, size)
+    return ContentRange(start, end, size) if start < end else "unsatisfiable"
 
 
 def parse_content_range(value: str | None) -> ContentRange | None:

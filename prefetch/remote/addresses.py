@@ -103,13 +103,15 @@ class Guard:
     """Says which addresses one registry may lead us to.
 
     The registry's own class is the most public one that its host has ever resolved to: a name
-    that points both to the internet and into this network opens no way into the latter.
+    that points both to the internet and into this network opens no way into the latter. With
+    `public_only`, for a registry that no user has named, that holds for its own host, too.
     """
 
-    def __init__(self, registry: str, host: str) -> None:
+    def __init__(self, registry: str, host: str, *, public_only: bool = False) -> None:
         self._registry = registry
         self._host = host.lower()
         self._reach = reach_of_host(host)
+        self._public_only = public_only
 
     @property
     def reach(self) -> Reach:
@@ -132,6 +134,8 @@ class Guard:
 
     def permits(self, host: str, reach: Reach) -> bool:
         """Whether `host`, at an address of this class, may be contacted."""
+        if self._public_only:
+            return reach is Reach.PUBLIC
         if host.lower() == self._host:
             return True
         return reach is not Reach.NEVER and reach <= self.reach

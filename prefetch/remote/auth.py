@@ -2,6 +2,8 @@
 
 Tokens follow distribution's "Token Authentication" and "OAuth2 Token Authentication". One token
 may cover several repositories; where a registry turns out not to honour that, each gets its own.
+A login is shown to a registry that asks for none, too (RFC 7617 section 2.2): whose pulls these
+are must not depend on whether it asks.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from yarl import URL
 
 from prefetch.clock import Clock
 from prefetch.credentials.credential import IdentityToken, Login
-from prefetch.errors import ForbiddenAddress, RegistryError, ServerFault, Throttled, Unauthorized
+from prefetch.errors import (
+    ForbiddenAddress,
+    Misrouted,
+    RegistryError,
+    ServerFault,
+    Throttled,
+    Unauthorized,
+)
 from prefetch.remote.addresses import Guard, same_host, untrusted_url
 from prefetch.remote.challenges import Challenge, parse_challenges
 from prefetch.remote.faults import failure, sanitise
@@ -23,6 +32,7 @@ from prefetch.remote.logins import (
     LoginRecord,
     TokenRequest,
     basic,
+    batches,
     by_get,
     by_post,
     normalised,
@@ -31,8 +41,6 @@ from prefetch.remote.logins import (
 )
 from prefetch.remote.tokens import Token, parse_token
 
-_BATCH: Final = 20
-_BATCH_LENGTH: Final = 4000
 _AT_ONCE: Final = 4
 _UNSUPPORTED_POST: Final = (404, 405)
 
@@ -96,8 +104,12 @@ class Authenticator:
         self._posting = isinstance(self._login, IdentityToken)
         self._batching = True
         self._tokens: dict[str, Token] = {}
+        # Repositories whose requests were answered: since the last refusal, and ever.
         self._accepted: set[str] = set()
-        self._doubted: set[str] = set()
+        self._known: set[str] = set()
+        # The shared token that a repository was refused with; those that had a second one.
+        self._doubted: dict[str, str] = {}
+        self._renewed: set[str] = set()
         self._fetching: dict[str, _Fetch] = {}
 
     @property
@@ -134,7 +146,7 @@ class Authenticator:
             for path in dict.fromkeys(paths)
             if path not in self._tokens or now >= self._tokens[path].renew_at
         ]
-        first, *others = list(_batches(lacking)) or [[]]
+        first, *others = list(batches(lacking)) or [[]]
         # The first shows whether the service grants several at all.
         for some in [[first], *(others[n : n + _AT_ONCE] for n in range(0, len(others), _AT_ONCE))]:
             if self._realm is None or not self._batching:
@@ -151,37 +163,50 @@ class Authenticator:
         """The registry has answered a request for the repository as it should."""
         if path not in self._accepted:
             self._accepted.add(path)
+            self._known.add(path)
+            self._renewed.discard(path)
             if path in self._doubted:
                 # Its own token works where the shared one did not: this service shares none.
                 self._batching = False
 
-    def rejected(self, path: str, sent: str | None, challenges: Sequence[str]) -> bool:
+    def rejected(
+        self, path: str, sent: str | None, challenges: Sequence[str], *, counted: bool
+    ) -> bool:
         """The registry itself has refused (401, 403) a request; whether to try once more.
 
         A token that has worked before has expired, one for several repositories may not hold for
-        this one, and a registry that asked for nothing so far may ask now. A fresh token of the
-        repository's own says that it is not for us.
+        this one, and a registry that asked for nothing so far may ask now. A token of the
+        repository's own that has never worked may have been revoked before its first use: it is
+        renewed once, but for no `counted` request, which would be spent in vain if it was not.
         """
+        asked = parse_challenges(challenges)
         if sent is None:
-            known = self._basic
-            self._adopt(parse_challenges(challenges))
-            if self._basic != known:
-                self._discovered = False  # the login has yet to be proved
-            return self._realm is not None or self._basic is not None
+            self._adopt(asked)
+            return self._realm is not None
         if sent == self._basic:
-            if not self._accepted:
-                self._record.doubted()
-            return False
+            return self._basic_rejected(asked)
         token = self._tokens.get(path)
         if token is None or token.header != sent:
-            return self._realm is not None
-        shared = len(token.paths) > 1
-        if not shared and path not in self._accepted:
-            return False
+            # It has been renewed meanwhile.
+            return not counted or path in self._known or self._doubted.get(path) == sent
+        if path not in self._accepted:
+            if len(token.paths) > 1:
+                self._doubted[path] = sent
+            elif counted or path in self._renewed or _is_out_of_scope(asked):
+                return False
+            else:
+                self._renewed.add(path)
         del self._tokens[path]
-        if shared and path not in self._accepted:
-            self._doubted.add(path)
         self._accepted.discard(path)
+        return True
+
+    def _basic_rejected(self, challenges: Sequence[Challenge]) -> bool:
+        """Whether to try with a token what was refused with the login itself."""
+        if self._realm is None and not self._adopt_bearer(challenges):
+            # Without a challenge it is the repository that is refused, not the login.
+            if challenges and not self._accepted:
+                self._record.doubted()
+            return False
         return True
 
     async def close(self) -> None:
@@ -198,36 +223,49 @@ class Authenticator:
                 return
             url = self._endpoint / "v2/"
             reply = await self._send("GET", url, {})
-            if reply.status == 401 and reply.own:  # noqa: PLR2004
+            challenged = reply.status == 401 and reply.own  # noqa: PLR2004
+            if challenged:
                 self._adopt(parse_challenges(reply.challenges))
             else:
                 self._raise_passing(reply)
-            if self._basic is not None:
-                await self._prove(url, self._basic, challenged=reply.status == 401)  # noqa: PLR2004
+            if self._login is not None and self._realm is None:
+                await self._prove(url, self._login, challenged=challenged)
             self._discovered = True
 
-    async def _prove(self, url: URL, header: str, *, challenged: bool) -> None:
-        """Log in once, before many requests at a time do so in vain."""
+    async def _prove(self, url: URL, login: Login, *, challenged: bool) -> None:
+        """Log in once by Basic, before many requests at a time do so in vain.
+
+        An open door that refuses the login with a Bearer challenge wants it elsewhere.
+        """
+        header = basic(login)
         reply = await self._send("GET", url, {"Authorization": header})
         if reply.status == 401 and reply.own:  # noqa: PLR2004
-            raise self._record.refused(self._failure(self._registry, reply))
+            if challenged or not self._adopt_bearer(parse_challenges(reply.challenges)):
+                raise self._record.refused(self._failure(self._registry, reply))
+            return
         self._raise_passing(reply)
+        self._basic = header
         if challenged:
             self._record.granted()
 
     def _adopt(self, challenges: Sequence[Challenge]) -> None:
-        """Take up the first challenge that can be answered: Bearer, then Basic."""
-        by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
-        if bearer := by_scheme.get("bearer"):
-            self._realm = self._checked_realm(bearer), bearer.parameters.get("service")
-        elif "basic" in by_scheme:
-            self._basic = None if self._login is None else basic(self._login)
-        elif challenges:
+        """Take up a challenge that can be answered: Bearer; Basic is for `_prove`."""
+        if self._adopt_bearer(challenges) or any(each.scheme == "basic" for each in challenges):
+            return
+        if challenges:
             raise Unauthorized(
                 f"{self._registry} asks for {sanitise(challenges[0].scheme, 40)} authentication",
                 status=401,
                 hint="only Basic and Bearer are supported",
             )
+
+    def _adopt_bearer(self, challenges: Sequence[Challenge]) -> bool:
+        """Go on with tokens if a challenge says so."""
+        bearer = next((each for each in challenges if each.scheme == "bearer"), None)
+        if bearer is None:
+            return False
+        self._realm = self._checked_realm(bearer), bearer.parameters.get("service")
+        return True
 
     def _checked_realm(self, challenge: Challenge) -> URL:
         """The token service's URL, if credentials may go there. Nothing is sent before this."""
@@ -310,9 +348,13 @@ class Authenticator:
         return await self._send(request.method, request.url, request.headers, request.body)
 
     def _raise_passing(self, reply: Reply) -> None:
-        """Raise for an answer that says nothing about us, only about the moment."""
+        """Raise for an answer that says nothing about us, only about the moment or the way.
+
+        A web page in place of the registry is shown no login.
+        """
         error = self._failure(self._registry, reply)
-        if reply.status >= 400 and isinstance(error, Throttled | ServerFault):  # noqa: PLR2004
+        passing = reply.status >= 400 and isinstance(error, Throttled | ServerFault)  # noqa: PLR2004
+        if passing or (self._login is not None and isinstance(error, Misrouted)):
             raise error
 
     def _failure(self, subject: str, reply: Reply) -> RegistryError:
@@ -327,15 +369,6 @@ class Authenticator:
         )
 
 
-def _batches(paths: Sequence[str]) -> Iterable[list[str]]:
-    """At most 20 repositories each, and no longer than a URL may safely be."""
-    batch: list[str] = []
-    length = 0
-    for path in paths:
-        length += len(scope(path)) + len("&scope=")
-        if batch and (len(batch) == _BATCH or length > _BATCH_LENGTH):
-            yield batch
-            batch, length = [], len(scope(path))
-        batch.append(path)
-    if batch:
-        yield batch
+def _is_out_of_scope(challenges: Iterable[Challenge]) -> bool:
+    """Whether a token was good, and is not for this repository (RFC 6750 section 3.1)."""
+    return any(each.parameters.get("error") == "insufficient_scope" for each in challenges)

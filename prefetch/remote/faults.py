@@ -16,6 +16,7 @@ from yarl import URL
 
 from prefetch.errors import (
     InvalidReference,
+    Misrouted,
     NotFound,
     RegistryError,
     ServerFault,
@@ -67,9 +68,9 @@ def is_throttle(status: int, headers: Mapping[str, str], body: bytes) -> bool:
     )
 
 
-def no_registry(subject: str, url: URL, status: int) -> ServerFault:
+def no_registry(subject: str, url: URL, status: int) -> Misrouted:
     """The error for a web page in a registry's place."""
-    return ServerFault(
+    return Misrouted(
         f"{subject}: {redact(url)} answered with a web page",
         status=status,
         url=redact(url),
@@ -91,7 +92,7 @@ def failure(
 
     `subject` is what was wanted (a reference, a repository), `body` at most the first
     `ERROR_BODY_LIMIT` bytes. 401 and 403 become Unauthorized, 404 and 410 NotFound, 429 (and a
-    disguised one) Throttled, 5xx and what else makes no sense ServerFault.
+    disguised one) Throttled, a web page Misrouted, 5xx and what else makes no sense ServerFault.
     """
     if status < 400 and looks_like_html(headers.get("Content-Type", ""), body):  # noqa: PLR2004
         return no_registry(subject, url, status)

@@ -7,7 +7,7 @@ never tried again, and never replaced by anonymous requests, which another meter
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
@@ -22,6 +22,8 @@ CLIENT_ID: Final = "prefetch"
 TOKEN_USER: Final = "<token>"  # noqa: S105
 
 _DOUBTS: Final = 3
+_BATCH: Final = 20
+_BATCH_LENGTH: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,20 @@ class TokenRequest:
 def scope(path: str) -> str:
     """The scope of a pull: always the repository's own, whatever a challenge advertises."""
     return f"repository:{path}:pull"
+
+
+def batches(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Repositories to ask a token for together: at most 20, and what a URL may safely hold."""
+    batch: list[str] = []
+    length = 0
+    for path in paths:
+        length += len(scope(path)) + len("&scope=")
+        if batch and (len(batch) == _BATCH or length > _BATCH_LENGTH):
+            yield batch
+            batch, length = [], len(scope(path))
+        batch.append(path)
+    if batch:
+        yield batch
 
 
 def normalised(login: Login | None) -> Login | None:

@@ -94,7 +94,7 @@ class Manifests:
                 raise broken(error, request.url) from None
 
     async def _look(self, repository: Repository, reference: str) -> Answer:
-        stamp = self._meter.stamp()
+        stamp = await self._meter.stamp()
 
         request = self.request("HEAD", repository, reference)
 

@@ -66,9 +66,9 @@ class Meter:
                     pause = random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311
                     await self._clock.sleep(pause)
 
-    def stamp(self) -> Stamp:
+    async def stamp(self) -> Stamp:
         """To be taken just before a request is sent whose answer will be observed."""
-        return self._ledger.stamp(self.key)
+        return await self._ledger.stamp(self.key)
 
     async def observe(self, repository: str, stamp: Stamp, reading: Observation | None) -> None:
         """What a HEAD's answer said of the meter; None: it should have, and said nothing."""
@@ -80,7 +80,8 @@ class Meter:
 
     async def exhausted(self, error: PullLimitReached) -> BudgetExhausted:
         """Tell the ledger of a 429 by the pull limit; the error for those who wanted to pull."""
-        await self._ledger.pull_limit_reached(self.key, self.stamp(), None, error.retry_after)
+        stamp = await self.stamp()
+        await self._ledger.pull_limit_reached(self.key, stamp, None, error.retry_after)
         moment = await self._ledger.forecast(self.key, self.policy, 1)
         return self._refusal("the registry says that its pull limit is reached", moment)
 

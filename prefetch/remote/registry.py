@@ -18,7 +18,7 @@ from yarl import URL
 
 from prefetch.clock import Clock
 from prefetch.credentials.credential import Login
-from prefetch.errors import NotFound, PrefetchError, PullLimitReached, Unauthorized
+from prefetch.errors import NotFound, PrefetchError, PullLimitReached, ServerFault, Unauthorized
 from prefetch.events import Emit
 from prefetch.oci.distribution import blob_path, tags_path
 from prefetch.oci.model import Descriptor, Document
@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _PAGE_SIZE: Final = 1000
 _MEDIA_TYPE = re.compile(r"\s*([\w.+-]{1,127}/[\w.+-]{1,127})\s*(?:;.*)?", re.ASCII)
+_SIZE = re.compile("[0-9]{1,19}")
 _UNTOLD = "token"
 _NO_SUCH_TAG: Final = "check the repository and the tag; some registries hide private ones so"
 
@@ -214,14 +215,20 @@ class RegistryClient:
             finally:
                 answer.close()
 
-    async def blob_exists(self, repository: Repository, digest: Digest) -> bool:
-        """Whether the registry has a blob in a repository: one HEAD."""
+    async def blob_size(self, repository: Repository, digest: Digest) -> int | None:
+        """How many bytes a blob has in a repository, by one HEAD; None where there is none.
+
+        Raises ServerFault where the registry does not tell.
+        """
         request = self._blob_request("HEAD", repository, digest, {})
         try:
-            await self._run(lambda: self._free(self._auth, request))
+            answer = await self._run(lambda: self._free(self._auth, request))
         except NotFound:
-            return False
-        return True
+            return None
+        size = answer.headers.get("Content-Length", "")
+        if not _SIZE.fullmatch(size):
+            raise ServerFault(f"{repository}@{digest}: the registry does not tell its size")
+        return int(size)
 
     async def tags(self, repository: Repository) -> list[str]:
         """All tags of a repository, in the registry's order; free."""
@@ -258,12 +265,13 @@ class RegistryClient:
         except PullLimitReached as error:
             raise await self._meter.exhausted(error) from error
 
-    async def _free(self, auth: Authenticator, request: Request) -> None:
-        """A HEAD of which only the success matters."""
+    async def _free(self, auth: Authenticator, request: Request) -> Answer:
+        """A HEAD, of which there is no more than its headers."""
         async with self._transport.turn():
             answer = await self._wire.ask(auth, request)
             answer.close()
             refuse_page(request.subject, answer)
+            return answer
 
     async def _page(self, request: Request) -> tuple[bytes, str | None]:
         """A page's body and its Link header."""

@@ -2,7 +2,8 @@
 
 Broken connections, stalls, 5xx: after a growing, jittered wait that honours Retry-After (RFC 9110
 section 10.2.3). Throttled ones: at once, since all requests wait at the registry's gate. Refused
-ones: at once, with a new token or a new link. 4xx are final.
+ones: at once, with a new token or a new link. 4xx are final, and so is a way that leads to no
+registry.
 """
 
 from __future__ import annotations

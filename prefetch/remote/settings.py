@@ -18,7 +18,8 @@ class RegistrySettings:
     `ca_file` is trusted besides the system's authorities; `cert_file` and `key_file` are shown to
     the registry's own host alone (PEM). `limit` is pulls and seconds, for a registry that reports
     none. `idle_timeout` bounds, in seconds, any silence of a peer, before and within a body.
-    `alternates` and `immutable_tags` (matched whole) are for those who plan.
+    `alternates` and `immutable_tags` (matched whole) are for those who plan. `public_only` is for
+    a registry that a client has named: it is contacted at public addresses alone.
     """
 
     name: str
@@ -33,6 +34,7 @@ class RegistrySettings:
     idle_timeout: float = 30.0
     alternates: tuple[str, ...] = ()
     immutable_tags: tuple[re.Pattern[str], ...] = ()
+    public_only: bool = False
 
     @classmethod
     def default(cls, name: str) -> RegistrySettings:

@@ -20,7 +20,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from prefetch.clock import Clock
-from prefetch.errors import ServerFault
+from prefetch.errors import Misrouted
 from prefetch.events import Emit
 from prefetch.remote.addresses import Guard, untrusted_url
 from prefetch.remote.connections import Connections, broken
@@ -105,8 +105,13 @@ class Transport:
         clock: Clock,
         emit: Emit,
     ) -> Transport:
-        """Make ready for requests; `<data_dir>/locks` is created. Raises ConfigError."""
-        guard = Guard(settings.name, URL(settings.endpoint).raw_host or "")
+        """Make ready for requests; `<data_dir>/locks` is created.
+
+        Raises ConfigError, and ForbiddenAddress for an endpoint that may not be contacted.
+        """
+        endpoint = URL(settings.endpoint)
+        guard = Guard(settings.name, endpoint.raw_host or "", public_only=settings.public_only)
+        guard.check(endpoint)
         locks = data_dir / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         connections = await Connections.open(settings, timeouts, guard)
@@ -147,7 +152,7 @@ class Transport:
         """One request, its redirects followed (never those of a POST).
 
         `once` forbids aiohttp to send it again by itself. Raises NetworkError, ServerFault,
-        ForbiddenAddress, RegistryError; statuses are for the caller to judge.
+        Misrouted, ForbiddenAddress, RegistryError; statuses are for the caller to judge.
         """
         await self.throttle.wait()
         if self._rate is not None:
@@ -163,7 +168,7 @@ class Transport:
             url = self._target(url, response.headers.get("Location"))
             if url.origin() != origin:
                 headers = {k: v for k, v in headers.items() if k != "Authorization"}
-        raise ServerFault(
+        raise Misrouted(
             f"{asked.raw_host} redirects more than {self.timeouts.max_redirects} times",
             url=redact(asked),
         )
@@ -194,10 +199,10 @@ class Transport:
         await self._connections.close()
 
     def _target(self, url: URL, location: str | None) -> URL:
-        """Where a redirect leads, if it may. Raises ServerFault or ForbiddenAddress."""
+        """Where a redirect leads, if it may. Raises Misrouted or ForbiddenAddress."""
         target = untrusted_url(location, url) if location else None
         if target is None:
-            raise ServerFault(
+            raise Misrouted(
                 f"{url.raw_host} redirects to nowhere", status=HTTPStatus.FOUND, url=redact(url)
             )
         self.guard.check(target)

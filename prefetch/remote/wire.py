@@ -43,7 +43,8 @@ class Request:
     """What is asked of the registry.
 
     `path` is the repository's, `subject` what error messages call it all, `accept` the statuses
-    that are an answer; `once` forbids a resend behind our back.
+    that are an answer; `once` is for what is counted: no resend behind our back, and none with a
+    second token where a first has never worked.
     """
 
     method: str
@@ -134,7 +135,9 @@ class Wire:
             error.hint = _ANONYMOUS_HINT
         challenges = answer.headers.getall(_CHALLENGE, ())
         # Elsewhere a link has expired; only the registry's own word is about who we are.
-        if not answer.own or auth.rejected(request.path, sent, challenges):
+        if not answer.own:
+            return Renewable.of(error)
+        if auth.rejected(request.path, sent, challenges, counted=request.once):
             return Renewable.of(error)
         return error
 
@@ -163,7 +166,7 @@ class Wire:
 
 
 def refuse_page(subject: str, answer: Answer) -> None:
-    """Raise ServerFault if a web page came, of which a registry sends none."""
+    """Raise Misrouted if a web page came, of which a registry sends none."""
     if looks_like_html(answer.headers.get("Content-Type", ""), b""):
         raise no_registry(subject, answer.url, answer.status)
 

@@ -39,6 +39,7 @@ _BUMP = (
     .values(value=ledger_sequence.c.value + 1)
     .returning(ledger_sequence.c.value)
 )
+_SEQUENCE = select(ledger_sequence.c.value).where(ledger_sequence.c.id == 1)
 _METER = select(meters).where(
     meters.c.registry == bindparam("registry"), meters.c.identity == bindparam("identity")
 )
@@ -81,6 +82,14 @@ _OWNERS = union(
         spends.c.owner != bindparam("self"),
     ),
 )
+_NAMED = (
+    select(holds.c.id)
+    .where(
+        holds.c.meter == bindparam("meter"), holds.c.label == bindparam("label"), holds.c.pulls > 0
+    )
+    .order_by(holds.c.id)
+    .limit(1)
+)
 _LEFT = select(holds.c.pulls).where(holds.c.id == bindparam("hold"))
 _END = (
     update(spends)
@@ -122,6 +131,11 @@ _UNSEEN = select(func.count()).select_from(
 )
 
 
+def read_sequence(connection: Connection) -> int:
+    """The ledger's sequence, as the last transaction of any process has left it."""
+    return int(connection.execute(_SEQUENCE).scalar_one())
+
+
 class Books:
     """The ledger's tables, in one transaction of process `owner` at the time `now`.
 
@@ -150,6 +164,11 @@ class Books:
             self._connection.execute(insert(meters), new)
             row = self._connection.execute(_METER, parameters).one()
         return row
+
+    def meters(self) -> list[MeterKey]:
+        """All of them, by name."""
+        found = self._connection.execute(select(meters.c.registry, meters.c.identity))
+        return sorted((MeterKey(*row) for row in found), key=lambda k: (k.registry, k.identity))
 
     def change_meter(self, row: Row[Any], **changes: Any) -> None:
         """Write some columns of the meter's row."""
@@ -256,10 +275,21 @@ class Books:
         )
 
     def open_hold(self, meter: int, label: str, pulls: int) -> int:
-        """Set pulls aside; returns the hold's id."""
+        """Set pulls aside, once a transaction; returns the hold's id.
+
+        The id is the transaction's number, so that none is ever used twice: whoever still has a
+        hold that is gone must not spend from, or release, another that came by its id.
+        """
         row = {"meter": meter, "owner": self.owner, "label": label, "pulls": pulls}
-        key = self._connection.execute(_HOLD, row).inserted_primary_key
-        return int(key[0]) if key else 0
+        self._connection.execute(_HOLD, {"id": self.sequence, **row})
+        return self.sequence
+
+    def find_hold(self, key: MeterKey, label: str) -> int | None:
+        """The oldest hold of a living process with that label and pulls left, if there is one."""
+        meter = self.meter(key).id
+        self._bury(meter)
+        row = self._connection.execute(_NAMED, {"meter": meter, "label": label}).first()
+        return None if row is None else int(row.id)
 
     def held_by(self, hold: int) -> int:
         """What is left of a hold; 0 when it is gone."""
@@ -270,11 +300,10 @@ class Books:
         """Turn one pull of a hold into a spend."""
         self._connection.execute(_TAKE, {"hold": hold})
 
-    def grow_hold(self, hold: int, pulls: int) -> None:
-        """Add pulls to a hold."""
-        self._connection.execute(
-            update(holds).where(holds.c.id == hold).values(pulls=holds.c.pulls + pulls)
-        )
+    def grow_hold(self, hold: int, pulls: int) -> bool:
+        """Add pulls to a hold; False when it is gone."""
+        statement = update(holds).where(holds.c.id == hold).values(pulls=holds.c.pulls + pulls)
+        return self._connection.execute(statement).rowcount > 0
 
     def close_hold(self, hold: int) -> int:
         """Give a hold up; returns what was left of it."""

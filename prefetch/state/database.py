@@ -19,7 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from prefetch.clock import Clock
 from prefetch.errors import StateError
 from prefetch.filelock import FileLock
-from prefetch.state.manifests import Blobs, Links, Manifests
+from prefetch.state.blobs import Blobs
+from prefetch.state.freezes import Freezes
+from prefetch.state.generation import read_generation
+from prefetch.state.links import Links
+from prefetch.state.manifests import Manifests
 from prefetch.state.models import SCHEMA_REVISION, create
 from prefetch.state.references import References
 from prefetch.state.runs import Runs
@@ -48,6 +52,7 @@ class State:
         self.manifests = Manifests(self)
         self.blobs = Blobs(self)
         self.links = Links(self)
+        self.freezes = Freezes(self)
         self.runs = Runs(self)
 
     @classmethod
@@ -75,6 +80,10 @@ class State:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do `work`, which only reads, on one snapshot of the database."""
         return await self._call(lambda: self._transaction(work, "BEGIN"))
+
+    async def generation(self) -> int:
+        """A number that has moved if anything that is served has changed, in any process."""
+        return await self.read(read_generation)
 
     async def close(self) -> None:
         """Close the connection and end the thread; what is under way is finished first."""

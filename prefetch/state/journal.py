@@ -15,7 +15,7 @@ from prefetch.clock import Clock
 from prefetch.errors import StateError
 from prefetch.filelock import Lease
 from prefetch.ratelimit.headers import Observation
-from prefetch.state.books import Books
+from prefetch.state.books import Books, read_sequence
 from prefetch.state.database import State
 from prefetch.state.inbox import Inbox
 from prefetch.state.meters import MeterKey, Stamp
@@ -31,7 +31,7 @@ class Journal:
     """One process's transactions on the ledger's books.
 
     `sequence` is the highest number that this process knows to be committed. Another process's
-    may be higher: a stamp that is too low is merely cautious.
+    may be higher.
     """
 
     def __init__(self, state: State, directory: Path, clock: Clock, sequence: int) -> None:
@@ -44,6 +44,7 @@ class Journal:
         self._lease: Lease | None = None
         self._inbox = Inbox()
         self._flusher: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[int] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
         self._exempt: dict[tuple[MeterKey, str], bool] = {}
 
@@ -51,6 +52,23 @@ class Journal:
         """A stamp for a request that leaves now, or in the transaction `sequence`."""
         self._counter += 1
         return Stamp(self.sequence if sequence is None else sequence, self._counter)
+
+    async def fresh_stamp(self) -> Stamp:
+        """A stamp for a request that leaves now, as the newest transaction of any process has it.
+
+        What is known here may be old, in a process that has done nothing for a while: its reading
+        would count as earlier than another's, and be dropped. Requests of one moment share a read;
+        one that has begun may have seen too little for whoever comes later.
+        """
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._read_sequence())
+        self.sequence = max(self.sequence, await asyncio.shield(self._reading))
+        return self.stamp()
+
+    async def _read_sequence(self) -> int:
+        await asyncio.sleep(0)
+        self._reading = None
+        return await self._state.read(read_sequence)
 
     def post(
         self,

@@ -18,8 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from sqlalchemy import select
-
 from prefetch.clock import Clock
 from prefetch.ratelimit.budget import UNKNOWN_WINDOW, check_interval
 from prefetch.ratelimit.headers import Observation
@@ -29,7 +27,7 @@ from prefetch.state.account import (
     judge_hold,
     judge_spend,
 )
-from prefetch.state.books import Books
+from prefetch.state.books import Books, read_sequence
 from prefetch.state.database import State
 from prefetch.state.journal import Journal
 from prefetch.state.meters import (
@@ -44,7 +42,6 @@ from prefetch.state.meters import (
     Spend,
     Stamp,
 )
-from prefetch.state.models import ledger_sequence
 from prefetch.state.readings import Arrived, record_observation
 from prefetch.state.throttles import Throttles
 
@@ -77,9 +74,7 @@ class Ledger:
         cls, state: State, *, directory: Path, clock: Clock, run_id: str | None = None
     ) -> Self:
         """A ledger on `state`; lock files go to `directory`, once something is held or spent."""
-        sequence = await state.read(
-            lambda connection: connection.execute(select(ledger_sequence.c.value)).scalar_one()
-        )
+        sequence = await state.read(read_sequence)
         journal = Journal(state, directory, clock, sequence)
         return cls(journal, Throttles(state, clock), run_id)
 
@@ -89,9 +84,9 @@ class Ledger:
 
     # ── observations ────────────────────────────────────────────────────────────────────────────
 
-    def stamp(self, meter: MeterKey) -> Stamp:  # noqa: ARG002 - one sequence serves all meters
+    async def stamp(self, meter: MeterKey) -> Stamp:  # noqa: ARG002 - one sequence serves all
         """Taken just before a free request leaves; its answer is observed with it."""
-        return self._journal.stamp()
+        return await self._journal.fresh_stamp()
 
     async def observe(
         self,
@@ -143,20 +138,31 @@ class Ledger:
 
         return await self._journal.transact(work, undo)
 
+    async def hold_named(self, meter: MeterKey, label: str, policy: MeterPolicy) -> Hold | None:
+        """A hold for exactly `label` that has pulls left, whichever living process set it aside.
+
+        Anyone may spend from it or release it; it still dies with the process that set it aside,
+        and what is then spent from it is judged like a spend without a hold.
+        """
+        found = await self._journal.transact(lambda books: books.find_hold(meter, label))
+        return None if found is None else Hold(found, meter, policy, label)
+
     async def grow(self, hold: Hold, pulls: int) -> bool:
-        """Add `pulls` to a hold; False (and nothing added) when the budget does not have them."""
+        """Add `pulls` to a hold.
+
+        False (and nothing added) when the budget does not have them, or the hold is gone.
+        """
 
         def work(books: Books) -> bool:
             _, account = books.account(hold.meter, hold.policy)
             if not hold.exempt and judge_hold(account, pulls).answer == "refuse":
                 return False
-            books.grow_hold(hold.id, pulls)
-            return True
+            return books.grow_hold(hold.id, pulls)
 
         return await self._journal.transact(work)
 
     async def release(self, hold: Hold) -> int:
-        """Give a hold up; returns the pulls that were left of it."""
+        """Give a hold up, whoever's it is; returns the pulls that were left of it."""
         return await self._journal.transact(lambda books: books.close_hold(hold.id))
 
     # ── spends ──────────────────────────────────────────────────────────────────────────────────
@@ -259,6 +265,10 @@ class Ledger:
         return await self._throttles.until(registry)
 
     # ── what people ask ─────────────────────────────────────────────────────────────────────────
+
+    async def meters(self) -> list[MeterKey]:
+        """Every meter that has ever been read or spent from, by name."""
+        return await self._journal.transact(lambda books: books.meters())
 
     async def budget(self, meter: MeterKey, policy: MeterPolicy) -> Budget:
         """The meter by its tightest view, holds of the living taken off."""

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 # SQLite numbers rows only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
@@ -83,6 +83,7 @@ image_references = Table(
     Column("deferred_since", Moment),
     Column("last_error", Text),
     Index(None, "digest"),
+    Index(None, "registry", "repository"),
 )
 
 manifests = Table(
@@ -91,6 +92,8 @@ manifests = Table(
     Column("digest", Text, primary_key=True),
     Column("media_type", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("subject", Text),
+    Index(None, "subject"),
 )
 
 children = Table(
@@ -144,6 +147,23 @@ repository_visibility = Table(
     Column("repository", Text, primary_key=True),
     Column("visibility", Text, nullable=False),
     Column("checked_at", Moment, nullable=False),
+)
+
+# One row, bumped with every change of what is served.
+generation = Table(
+    "generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+# No row, or one.
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("since", Moment, nullable=False),
+    Column("until", Moment),
 )
 
 runs = Table(
@@ -261,7 +281,7 @@ holds = Table(
     Column("owner", Text, nullable=False),
     Column("label", Text, nullable=False),
     Column("pulls", Integer, nullable=False),
-    Index(None, "meter"),
+    Index(None, "meter", "label"),
 )
 
 throttles = Table(
@@ -289,4 +309,5 @@ def create(connection: Connection) -> None:
     )
     version.create(connection)
     connection.execute(version.insert().values(version_num=SCHEMA_REVISION))
-    connection.execute(ledger_sequence.insert().values(id=1, value=0))
+    for counter in (ledger_sequence, generation):
+        connection.execute(counter.insert().values(id=1, value=0))

@@ -52,12 +52,16 @@ class ChildRecord:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRecord:
-    """A manifest or an index whose document has been seen, with its children in order."""
+    """A manifest or an index whose document has been seen, with its children in order.
+
+    `subject` is the digest of what it refers to (image-spec, "subject"), if it says so.
+    """
 
     digest: str
     media_type: str
     size: int
     children: tuple[ChildRecord, ...] = ()
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

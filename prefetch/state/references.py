@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
+from prefetch.state.generation import bump_generation
 from prefetch.state.models import image_references as table
 from prefetch.state.records import ReferenceRecord
-from prefetch.state.rows import Session, chunks, columns, upsert
+from prefetch.state.rows import Session, chunks, columns, upsert_into, values
 
 _FIELDS = columns(table, ReferenceRecord)
+_NEW = "new_"
+_SERVED = ("digest", "media_type", "platforms", "warm")
+_SAVE = upsert_into(table, prefix=_NEW)
+# Updates only what stays the same to those who serve: its row count tells whether all did.
+_SAVE_UNCHANGED = (
+    update(table)
+    .where(
+        table.c.name == bindparam(f"{_NEW}name"),
+        *(table.c[name].is_not_distinct_from(bindparam(_NEW + name)) for name in _SERVED),
+    )
+    .values({c: bindparam(_NEW + c.name) for c in table.c if c.name not in ("name", *_SERVED)})
+)
+_OF_REPOSITORY = (
+    select(*_FIELDS)
+    .where(
+        table.c.registry == bindparam("in_registry"),
+        table.c.repository == bindparam("in_repository"),
+    )
+    .order_by(table.c.name)
+)
+_TOUCH = update(table).where(table.c.name == bindparam("named")).values(resolved_at=bindparam("at"))
 
 
 class References:
@@ -32,6 +55,15 @@ class References:
 
         return await self._session.read(work) if wanted else {}
 
+    async def of_repository(self, registry: str, repository: str) -> list[ReferenceRecord]:
+        """The repository's references, by name."""
+        where = {"in_registry": registry, "in_repository": repository}
+
+        def work(connection: Connection) -> list[ReferenceRecord]:
+            return [ReferenceRecord(*row) for row in connection.execute(_OF_REPOSITORY, where)]
+
+        return await self._session.read(work)
+
     async def list(self) -> list[ReferenceRecord]:
         """All references, by name."""
 
@@ -42,8 +74,25 @@ class References:
         return await self._session.read(work)
 
     async def save_many(self, records: Iterable[ReferenceRecord]) -> None:
-        """Insert or replace, in one transaction."""
-        await upsert(self._session, table, records)
+        """Insert or replace, in one transaction.
+
+        Records that differ from what is known in their times and errors alone are no change to
+        those who serve.
+        """
+        rows = values(records, _NEW)
+
+        def work(connection: Connection) -> None:
+            if connection.execute(_SAVE_UNCHANGED, rows).rowcount < len(rows):
+                connection.execute(_SAVE, rows)
+                bump_generation(connection)
+
+        if rows:
+            await self._session.run(work)
+
+    async def touch(self, name: str, at: datetime) -> None:
+        """The tag was looked at, and is what it was: sets `resolved_at` alone."""
+        row = {"named": name, "at": at}
+        await self._session.run(lambda connection: connection.execute(_TOUCH, row))
 
     async def set_pinned(self, names: Iterable[str], *, pinned: bool) -> int:
         """Pin or unpin; returns how many of `names` are known."""
@@ -63,9 +112,12 @@ class References:
         wanted = list(names)
 
         def work(connection: Connection) -> int:
-            return sum(
+            gone = sum(
                 connection.execute(delete(table).where(table.c.name.in_(chunk))).rowcount
                 for chunk in chunks(wanted)
             )
+            if gone:
+                bump_generation(connection)
+            return gone
 
         return await self._session.run(work)

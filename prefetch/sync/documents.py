@@ -143,7 +143,13 @@ def record_of(document: Document, *, platform: str | None = None) -> ManifestRec
     else:
         config = _child(document.config, "config", platform)
         children = (config, *(_child(layer, "layer") for layer in document.layers))
-    return ManifestRecord(str(document.digest), document.media_type, len(document.raw), children)
+    return ManifestRecord(
+        str(document.digest),
+        document.media_type,
+        len(document.raw),
+        children,
+        subject=None if document.subject is None else str(document.subject.digest),
+    )
 
 
 def _kind(descriptor: Descriptor) -> ChildKind:

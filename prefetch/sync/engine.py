@@ -11,6 +11,7 @@ from datetime import datetime
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
 from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
+from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
@@ -144,7 +145,9 @@ class Engine:
             image.closure = await self._fetcher.fetch(
                 client, image, grant, run.spent[image.wanted.name]
             )
-            await self._visibilities.learn(client, image)
+            if image.digest is not None:
+                repository = image.wanted.reference.repository
+                await self._visibilities.learn(client, repository, Digest.parse(image.digest))
         except BudgetExhausted:
             return True
         except PrefetchError as error:

@@ -12,7 +12,6 @@ from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.records import Visibility
-from prefetch.sync.wanted import PlannedImage
 
 _GOOD_FOR = timedelta(days=1)
 
@@ -38,16 +37,15 @@ class Visibilities:
         """`public`, `private`, or `unknown` where nobody has asked."""
         return self._known.get((repository.registry, repository.path), "unknown")
 
-    async def learn(self, client: RegistryClient, image: PlannedImage) -> None:
-        """Find out whether the image's repository can be seen without credentials."""
-        repository = image.wanted.reference.repository
+    async def learn(self, client: RegistryClient, repository: Repository, digest: Digest) -> None:
+        """Find out by one of its manifests whether a repository can be seen by anybody."""
         key = (repository.registry, repository.path)
-        if key in self._fresh or image.digest is None:
+        if key in self._fresh:
             return
         self._fresh.add(key)
         answer: bool | None = True
         if client.identity != "anonymous":
-            answer = await client.visible_anonymously(repository, Digest.parse(image.digest))
+            answer = await client.visible_anonymously(repository, digest)
         if answer is not None:
             self._known[key] = "public" if answer else "private"
             await self._state.links.set_visibility(*key, self._known[key], self._clock.now())

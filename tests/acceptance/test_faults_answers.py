@@ -114,3 +114,11 @@ def test_a_tag_is_pulled_where_no_head_names_its_digest(ward: Ward) -> None:
     for name in ("head-without-digest", "head-not-allowed"):
         assert len(ward.asked(name, method="GET", reference=TAG)) == 1
         assert ward.result(name)["pulls"] == 2
+
+
+def test_a_circle_is_gone_round_once(ward: Ward) -> None:
+    """Eleven requests that lead nowhere are one pull."""
+    assert ward.result("get-goes-in-circles")["pulls"] == 1
+    for name in ("get-goes-in-circles", "head-goes-in-circles", "blob-goes-in-circles"):
+        asked = [each for each in ward.asked(name) if "redirect-loop" in each.faults]
+        assert len(asked) == 11, name

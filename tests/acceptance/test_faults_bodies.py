@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.scenarios import Order, Scenario, Ward, fails, heals, order, run_ward
+from support.scenarios import Order, Scenario, Ward, fails, heals, order, part_of, run_ward
 
 
 def blob(name: str, **details: Any) -> Order:
@@ -33,7 +33,6 @@ SCENARIOS = [
     heals("blob-corrupt", blob("corrupt", at=9_000, count=1)),
     heals("blob-corrupt-then-cut", blob("corrupt", at=9, count=1), blob("cut", at=99, count=1)),
     heals("blob-no-length", blob("no-length")),
-    heals("blob-page", blob("html", count=1)),
     heals("range-ignored", blob("cut", at=9_000, count=1), blob("ignored-range")),
     heals("range-wrong", blob("cut", at=9_000, count=1), blob("wrong-range")),
     heals("link-expired", blob("link-expired", count=1)),
@@ -52,6 +51,7 @@ SCENARIOS = [
         "blob-always-corrupt", "DIGEST_MISMATCH", "another digest.*proxy", blob("corrupt", at=9_000)
     ),
     fails("blob-always-page", "SERVER_FAULT", PAGE, blob("html")),
+    fails("blob-page-once", "SERVER_FAULT", PAGE, blob("html", count=1)),
     fails("blob-always-gzip", "REGISTRY_ERROR", "Content-Encoding gzip.*proxy", blob("gzip")),
     fails(
         "link-always-expired",
@@ -67,7 +67,6 @@ SCENARIOS = [
     heals("manifest-truncated", pull("truncated", count=1)),
     heals("manifest-overlong", pull("overlong", count=1)),
     heals("manifest-corrupt", pull("corrupt", count=1)),
-    heals("manifest-page", pull("html", count=1)),
     heals("manifest-no-length", pull("no-length")),
     fails("manifest-always-cut", "UNREACHABLE", "broke", pull("cut", at=3)),
     fails(
@@ -80,6 +79,7 @@ SCENARIOS = [
     fails("manifest-always-overlong", "DIGEST_MISMATCH", "other bytes", pull("overlong")),
     fails("manifest-always-corrupt", "DIGEST_MISMATCH", "other bytes", pull("corrupt")),
     fails("manifest-always-page", "SERVER_FAULT", PAGE, pull("html")),
+    fails("manifest-page-once", "SERVER_FAULT", PAGE, pull("html", count=1)),
     fails("manifest-always-gzip", "REGISTRY_ERROR", "Content-Encoding gzip.*proxy", pull("gzip")),
     fails("manifest-huge", "MANIFEST_INVALID", "larger than 4194304 bytes", pull("huge-manifest")),
 ]
@@ -97,3 +97,13 @@ def test_fault(ward: Ward, scenario: Scenario) -> None:
 
 def test_what_stays_behind(ward: Ward) -> None:
     ward.check_all(SCENARIOS)
+
+
+def test_a_web_page_is_asked_for_once(ward: Ward) -> None:
+    """It is a misconfiguration, which no second pull mends: the index's, and one that failed."""
+    for name in ("manifest-always-page", "manifest-page-once"):
+        assert ward.result(name)["pulls"] == 2
+        assert len(ward.asked(name, kind="manifest", method="GET")) == 2
+    for name in ("blob-always-page", "blob-page-once"):
+        layer = part_of(ward.images[name], "layer")
+        assert len(ward.asked(name, kind="cdn", reference=layer)) == 1

@@ -115,3 +115,27 @@ async def test_placeholder_scope(cli: CommandLine, upstream: UpstreamFactory) ->
     assert (result.code, result.json["totals"]["synced"]) == (0, 1), result.stdout
     assert not any("user/image" in each.query for each in registry.log)
     check(cli, registry, result)
+
+
+async def test_a_registry_that_asks_nobody(cli: CommandLine, upstream: UpstreamFactory) -> None:
+    """The account's meter pays, so the account is who asks, from the first pull on."""
+    registry = await upstream(auth="none")
+    result = await sync_all(cli, registry, put(registry, "one", "two"), **ALICE)
+    assert (result.code, result.json["totals"]["synced"]) == (0, 2), result.stdout
+    assert {each["identity"] for each in result.json["budgets"]} == {"alice"}
+    pulls = registry.log.select(kind="manifest", method="GET")
+    assert len(pulls) == 2
+    assert all(each.authorization == "Basic" for each in pulls)
+    check(cli, registry, result)
+
+
+async def test_fresh_token_is_revoked(cli: CommandLine, upstream: UpstreamFactory) -> None:
+    """Before its first use: nobody notices, and no pull is spent on it."""
+    registry = await upstream()
+    names = put(registry, "app")
+    registry.faults.add("expired-token", kind="manifest", method="HEAD")
+    result = await sync_all(cli, registry, names)
+    assert (result.code, result.json["totals"]["synced"]) == (0, 1), result.stdout
+    assert registry.faults.struck("expired-token") == 1
+    assert result.json["totals"]["pulls"] == registry.log.pulls == 1
+    check(cli, registry, result)

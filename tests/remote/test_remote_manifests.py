@@ -377,12 +377,12 @@ async def test_docker_hub_is_probed_where_it_says(
     assert registry.log.pulls == 0
 
 
-async def test_blob_exists(upstream: UpstreamFactory, connect: Connect) -> None:
+async def test_blob_size(upstream: UpstreamFactory, connect: Connect) -> None:
     registry = await upstream()
     repository, image = put_image(registry)
     client = (await connect(registry.url)).client
-    assert await client.blob_exists(repository, Digest.parse(next(iter(image.all_blobs()))))
-    assert not await client.blob_exists(repository, Digest.of(b"absent"))
+    assert await client.blob_size(repository, Digest.parse(next(iter(image.all_blobs()))))
+    assert await client.blob_size(repository, Digest.of(b"absent")) is None
 
 
 async def test_visibility_without_a_clear_answer(

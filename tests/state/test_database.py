@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from prefetch.clock import SystemClock
 from prefetch.errors import StateDamaged, StateError, StateLocked
 from prefetch.state.database import State
+from prefetch.state.ledger import Ledger, MeterKey, MeterPolicy
 from prefetch.state.models import SCHEMA_REVISION, metadata
 from prefetch.state.schema import downgrade, upgrade
 from prefetch.state.sqlite import sqlite_engine
@@ -78,8 +80,8 @@ async def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> Non
                 (kind, name, " ".join(sorted(sql.replace(",", " ").split())))
                 for kind, name, sql in tables
             }
-            rows = database.execute("SELECT * FROM ledger_sequence, alembic_version").fetchall()
-            return plain, rows
+            counters = "SELECT * FROM ledger_sequence, generation, alembic_version"
+            return plain, database.execute(counters).fetchall()
 
     migrated, made = tmp_path / "migrated.db", tmp_path / "made.db"
     upgrade(migrated)
@@ -87,6 +89,68 @@ async def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> Non
     await state.close()
     assert contents(made) == contents(migrated)
     upgrade(made)
+
+
+# An image of the first schema, as its version wrote it, with a hold of a process that is gone.
+FIRST_SCHEMA = """
+INSERT INTO image_references VALUES ('docker.io/library/a:1', 'docker.io', 'library/a', '1',
+    'sha256:1', 'index', 'all', 1, 0, 1.5, 1.5, 1.5, NULL, NULL);
+INSERT INTO manifests VALUES ('sha256:1', 'index', 900), ('sha256:2', 'manifest', 500);
+INSERT INTO children VALUES
+    ('sha256:1', 0, 'sha256:2', 'manifest', 'manifest', 500, 'linux/amd64'),
+    ('sha256:2', 0, 'sha256:3', 'config', 'config', 70, NULL);
+INSERT INTO links VALUES ('docker.io', 'library/a', 'sha256:1', 'unknown');
+INSERT INTO meters (id, registry, identity, heads, head_samples, head_cost)
+    VALUES (1, 'docker.io', 'anonymous', 0, 0, 0);
+INSERT INTO holds VALUES (1, 1, '00000000000000000000000000000000', 'image', 3);
+UPDATE ledger_sequence SET value = 41;
+"""
+KEPT = ("image_references", "children", "links", "meters", "holds", "ledger_sequence")
+
+
+async def test_a_database_of_the_first_schema_is_brought_up_with_all_it_holds(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "p.db"
+
+    def rows() -> dict[str, list[tuple[object, ...]]]:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            found = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in KEPT}
+            known = database.execute("SELECT digest, media_type, size FROM manifests").fetchall()
+            return found | {"manifests": known}
+
+    upgrade(path, "0001")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(FIRST_SCHEMA)
+    before = rows()
+    assert all(before.values())
+    with pytest.raises(StateError, match="has schema 0001, this prefetch needs 0002") as caught:
+        await opened(path)
+    assert caught.value.hint == "run `prefetch db upgrade`"
+    assert rows() == before
+
+    upgrade(path)
+
+    assert rows() == before
+    state = await opened(path)
+    trees = await state.manifests.trees(["sha256:1"])
+    assert [trees[key].children[0].digest for key in ("sha256:1", "sha256:2")] == [
+        "sha256:2",
+        "sha256:3",
+    ]
+    assert {record.subject for record in trees.values()} == {None}
+    assert await state.generation() == 0
+    learned = replace(trees["sha256:2"], subject="sha256:9")
+    await state.manifests.save_many([learned])
+    assert await state.manifests.referrers("sha256:9") == ["sha256:2"]
+    ledger = await Ledger.open(state, directory=state.locks, clock=state.clock)
+    assert await ledger.hold_named(MeterKey("docker.io"), "image", MeterPolicy()) is None
+    await ledger.close()
+    await state.close()
+
+    before = rows()
+    downgrade(path, "0001")
+    assert rows() == before
 
 
 async def test_many_may_make_it_at_once(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from conftest import TurnedClock
 from prefetch.ratelimit.budget import Reserve
 from prefetch.ratelimit.headers import Observation
 from prefetch.state.database import State
@@ -24,6 +23,7 @@ from prefetch.state.ledger import (
     Refused,
     Spend,
 )
+from support.turned_clock import TurnedClock
 
 HUB = MeterKey("docker.io")
 NONE = MeterPolicy(Reserve(0))
@@ -38,7 +38,7 @@ def reading(
 
 
 async def head(ledger: Ledger, seen: Observation | None, repository: str = REPOSITORY) -> None:
-    await ledger.observe(HUB, ledger.stamp(HUB), seen, repository=repository, method="HEAD")
+    await ledger.observe(HUB, await ledger.stamp(HUB), seen, repository=repository, method="HEAD")
 
 
 async def ask(
@@ -108,7 +108,7 @@ async def test_a_spend_counts_until_an_observation_sent_after_its_end(ledger: Le
     await head(ledger, reading(50))
     spend = await spent(ledger)
     assert await available(ledger) == 49
-    early = ledger.stamp(HUB)
+    early = await ledger.stamp(HUB)
     await ledger.settle(spend, None)
     await ledger.observe(HUB, early, reading(50), repository=REPOSITORY, method="HEAD")
     assert await available(ledger) == 49
@@ -127,20 +127,31 @@ async def test_a_spends_own_answer_does_not_absorb_it(ledger: Ledger) -> None:
 
 
 async def test_an_observation_sent_earlier_never_replaces_a_later_one(ledger: Ledger) -> None:
-    early = ledger.stamp(HUB)
+    early = await ledger.stamp(HUB)
     await head(ledger, reading(40))
     await ledger.observe(HUB, early, reading(90), repository=REPOSITORY, method="HEAD")
     assert await available(ledger) == 40
-    later = ledger.stamp(HUB)
+    later = await ledger.stamp(HUB)
     await head(ledger, reading(30))
     assert await available(ledger) == 30
     await ledger.observe(HUB, later, reading(90), repository=REPOSITORY, method="HEAD")
     assert await available(ledger) == 30
 
 
+async def test_a_reading_taken_later_counts_however_idle_its_process_was(
+    ledgers: list[Ledger],
+) -> None:
+    idle, busy = ledgers
+    await busy.budget(HUB, NONE)  # a transaction that the idle one knows nothing of
+    await head(busy, reading(6))
+    await busy.budget(HUB, NONE)
+    await head(idle, reading(2))
+    assert await available(idle) == 2
+
+
 async def test_of_two_processes_readings_at_once_the_lower_stays(ledgers: list[Ledger]) -> None:
     one, two = ledgers
-    stamps = one.stamp(HUB), two.stamp(HUB)
+    stamps = await one.stamp(HUB), await two.stamp(HUB)
     await one.observe(HUB, stamps[0], reading(30), repository=REPOSITORY, method="HEAD")
     assert await available(one) == 30
     await two.observe(HUB, stamps[1], reading(31), repository=REPOSITORY, method="HEAD")
@@ -228,10 +239,11 @@ async def test_a_spend_counts_against_the_source_that_its_answer_named(ledger: L
 
 
 async def test_ten_thousand_heads_are_few_transactions(ledger: Ledger, state: State) -> None:
-    for number in range(10_000):
-        await head(ledger, reading(90), f"library/{number % 500}")
-        if number % 1000 == 0:
-            await asyncio.sleep(0)
+    for _ in range(10):
+        stamps = await asyncio.gather(*(ledger.stamp(HUB) for _ in range(1000)))
+        for number, stamp in enumerate(stamps):
+            name = f"library/{number % 500}"
+            await ledger.observe(HUB, stamp, reading(90), repository=name, method="HEAD")
     await ledger.budget(HUB, NONE)
     query = text("SELECT value FROM ledger_sequence")
     assert await state.read(lambda c: c.execute(query).scalar_one()) < 50
@@ -432,7 +444,7 @@ async def test_a_named_reset_wins(ledger: Ledger, clock: TurnedClock) -> None:
 
 async def test_a_429_empties_the_meter_until_a_later_observation(ledger: Ledger) -> None:
     await head(ledger, reading(50))
-    early = ledger.stamp(HUB)
+    early = await ledger.stamp(HUB)
     spend = await spent(ledger)
     await ledger.pull_limit_reached(HUB, spend, reading(50), None)
     assert await ask(ledger) == Observe()

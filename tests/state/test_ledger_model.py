@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sqlalchemy import text
 
-from conftest import TurnedClock
 from prefetch.ratelimit.budget import Reserve
 from prefetch.ratelimit.headers import Observation
 from prefetch.state.database import State
@@ -31,6 +30,7 @@ from prefetch.state.ledger import (
     Spend,
     Stamp,
 )
+from support.turned_clock import TurnedClock
 
 HUB = MeterKey("docker.io")
 
@@ -189,7 +189,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), at_once=st.booleans())
     def head(self, who: int, at_once: bool) -> None:
-        flight = Flight(who, self.tick(), stamp=self.ledgers[who].stamp(HUB))
+        stamp = self.loop.run_until_complete(self.ledgers[who].stamp(HUB))
+        flight = Flight(who, self.tick(), stamp=stamp)
         self.flights.append(flight)
         if at_once:
             self.reach(flight)
@@ -305,10 +306,23 @@ class LedgerMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(
-    max_examples=30,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def thorough(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+# Seconds, as long as it passes. A failure is made small for up to five minutes before it is told,
+# and a timeout within them would tell nothing of it.
+@pytest.mark.timeout(420)
+class TestLedger(LedgerMachine.TestCase):
+    settings = thorough(30, 40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+class TestLedgerAtLength(LedgerMachine.TestCase):
+    settings = thorough(600, 60)

@@ -44,7 +44,7 @@ async def spend_all(ledger):
                 os.write(pulls, b".")
                 await ledger.settle(answer.spend, read())
             case Observe():
-                stamp = ledger.stamp(HUB)
+                stamp = await ledger.stamp(HUB)
                 await ledger.observe(HUB, stamp, read(), repository="a", method="HEAD")
             case Busy():
                 await asyncio.sleep(0.005)
@@ -100,7 +100,7 @@ async def test_together_they_spend_down_to_the_reserve_and_no_further(tmp_path: 
 async def test_a_killed_process_keeps_no_hold(tmp_path: Path) -> None:
     state, ledger = await opened(tmp_path)
     seen = Observation(60, 60, 3600, None)
-    await ledger.observe(HUB, ledger.stamp(HUB), seen, repository="a", method="HEAD")
+    await ledger.observe(HUB, await ledger.stamp(HUB), seen, repository="a", method="HEAD")
     assert (await ledger.budget(HUB, POLICY)).available == 50
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
@@ -113,7 +113,7 @@ async def test_a_killed_process_keeps_no_hold(tmp_path: Path) -> None:
     refused = await ledger.hold(HUB, 50, POLICY, label="image")
     assert isinstance(refused, Refused)
     assert refused.stale
-    await ledger.observe(HUB, ledger.stamp(HUB), seen, repository="a", method="HEAD")
+    await ledger.observe(HUB, await ledger.stamp(HUB), seen, repository="a", method="HEAD")
     assert isinstance(await ledger.hold(HUB, 50, POLICY, label="image"), Hold)
     await ledger.close()
     await state.close()
