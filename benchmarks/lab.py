@@ -6,9 +6,12 @@ import asyncio
 import itertools
 import json
 import shutil
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from support.processes import (
     CommandLine,
     DockerRegistry,
     UpstreamProcess,
+    free_port,
     start_docker_registry,
     start_upstream,
 )
@@ -27,6 +31,30 @@ MIB = 1 << 20
 GIB = 1 << 30
 # More than any benchmark spends: it is the headers that are wanted, not the limit.
 _NO_HINDRANCE = 1_000_000_000
+_STARTING_STEPS = 300
+_STEP_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`prefetch serve` while it runs."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def wait(self) -> None:
+        """Until it is ready."""
+        for _ in range(_STARTING_STEPS):
+            with suppress(OSError):
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+                return
+            time.sleep(_STEP_SECONDS)
+        raise RuntimeError("prefetch serve does not get ready")
+
+    def stop(self) -> None:
+        """End it; nothing happens the second time."""
+        self.process.terminate()
+        self.process.wait(timeout=60)
 
 
 @dataclass(slots=True)
@@ -70,6 +98,19 @@ class Lab:
         run = measure(arguments, command.environment(), output)
         totals: dict[str, Any] = json.loads(output.read_text())["totals"]
         return run, totals
+
+    def serve(self, data_dir: Path) -> Server:
+        """`prefetch serve`, one worker, no access log; as Debian's registry logs none here."""
+        port = free_port()
+        command = CommandLine(self.directory, data_dir)
+        words = ("serve", "--listen", f"127.0.0.1:{port}", "-q")
+        process = subprocess.Popen(
+            command.arguments(*words), env=command.environment(), stdin=subprocess.DEVNULL
+        )
+        server = Server(process, f"http://127.0.0.1:{port}")
+        self._stack.callback(server.stop)
+        server.wait()
+        return server
 
     def skopeo(self, *words: str | Path) -> Run:
         """`skopeo …`; what it says goes to a file."""

@@ -1,4 +1,4 @@
-"""`make bench`: prefetch against Debian's skopeo, on the same upstream, in one run.
+"""`make bench`: prefetch against Debian's skopeo and docker-registry, in one run.
 
 Prints absolute figures and ratios; docs/benchmarks.md says what they mean.
 """
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from cold import cold
 from lab import GIB, Lab, require
 from memory import blob, many
+from serving import memory, serving
 from table import Row, document, text
 from unchanged import unchanged
 
@@ -39,6 +40,8 @@ BENCHMARKS = {
     "unchanged": Benchmark(unchanged, ("skopeo", "docker-registry"), GIB // 2, GIB // 8),
     "blob": Benchmark(blob, (), 9 * GIB // 2, GIB // 2),
     "many": Benchmark(many, (), GIB // 2, GIB // 8),
+    "serving": Benchmark(serving, ("skopeo", "docker-registry", "wrk"), GIB, GIB // 4),
+    "memory": Benchmark(memory, ("wrk",), 2 * GIB, GIB // 4),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_NAMES = ("what", "prefetch", "skopeo", "result", "target")
+_NAMES = ("what", "prefetch", "the peer", "result", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Row:
 
     what: str
     prefetch: str
-    skopeo: str = ""
+    peer: str = ""
     result: str = ""
     target: str = ""
     ok: bool | None = None
@@ -41,6 +41,17 @@ def at_most(value: float, bound: float, unit: str) -> dict[str, Any]:
     }
 
 
+def no_more_than(ours: float, theirs: float) -> dict[str, Any]:
+    """The columns of a figure that should be no larger than the peer's."""
+    ratio = ours / theirs
+    return {
+        "result": f"{ratio:.2f} of it",
+        "target": "at most the peer's",
+        "ok": ratio <= 1.0,
+        "value": round(ratio, 3),
+    }
+
+
 def text(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     cells = [_NAMES, *(_cells(row) for row in rows)]
@@ -56,7 +67,7 @@ def document(rows: Iterable[Row]) -> list[dict[str, Any]]:
         {
             "what": row.what,
             "prefetch": row.prefetch,
-            "skopeo": row.skopeo or None,
+            "peer": row.peer or None,
             "value": row.value,
             "target": row.target or None,
             "ok": row.ok,
@@ -68,7 +79,7 @@ def document(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def _cells(row: Row) -> tuple[str, ...]:
     verdict = {True: "met", False: "target missed", None: ""}[row.ok]
     result = ", ".join(part for part in (row.result, verdict) if part)
-    return (row.what, row.prefetch, row.skopeo, result, row.target)
+    return (row.what, row.prefetch, row.peer, result, row.target)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
 from support.clock import ManualClock
 from support.factories import DockerRegistryFactory, UpstreamFactory, UpstreamProcessFactory
+from support.parts import lacks
 from support.processes import (
     CommandLine,
     DockerRegistry,
@@ -30,7 +30,7 @@ from support.processes import free_port as find_free_port
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.real("skopeo")`: skip where it is missing, fail where it must not be."""
     for mark in item.iter_markers("real"):
-        missing = [part for part in mark.args if shutil.which(part) is None]
+        missing = [reason for part in mark.args if (reason := lacks(part))]
         if not missing:
             continue
         reason = f"needs {', '.join(missing)}"

@@ -2,8 +2,9 @@
 
 Checks that every ``<!-- help: sync -->`` … ``<!-- /help -->`` block in README.md and docs/ is what
 ``prefetch sync --help`` prints on a terminal of 80 columns, that docs/cli.md has a block for every
-command, that docs/configuration.md names every configuration key, that links between files and
-their headings lead somewhere, and that CHANGELOG.md has a section for what comes next.
+command, that docs/configuration.md names every configuration key, that docs/serving.md has the
+table of the metrics that there are, that links between files and their headings lead somewhere,
+and that CHANGELOG.md has a section for what comes next.
 
 Exits 1 and says what is wrong; with ``--write`` it renews the blocks first.
 """
@@ -24,6 +25,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 from tree import ROOT, project_files
 
+METRICS_BLOCK = re.compile(r"(?P<open><!-- metrics -->\n).*?(?=<!-- /metrics -->)", re.DOTALL)
 HELP_BLOCK = re.compile(
     r"(?P<open><!-- help:(?P<command>[a-z -]*)-->\n).*?(?=<!-- /help -->)", re.DOTALL
 )
@@ -56,13 +58,24 @@ def help_text(group: click.Group, words: Iterable[str]) -> str:
 
 
 def with_help(text: str, group: click.Group) -> str:
-    """Return a page with the content of each of its help blocks made afresh."""
+    """Return a page with the content of each of its help and metrics blocks made afresh."""
 
     def fill(block: re.Match[str]) -> str:
         shown = help_text(group, block["command"].split())
         return f"{block['open']}```text\n{shown}```\n"
 
-    return HELP_BLOCK.sub(fill, text)
+    return HELP_BLOCK.sub(fill, METRICS_BLOCK.sub(lambda block: block["open"] + metrics(), text))
+
+
+def metrics() -> str:
+    """Return the table of the server's metrics."""
+    from prefetch.server.metrics import METRICS
+
+    rows = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for each in METRICS:
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        rows.append(f"| `{each.name}` | {each.type} | {labels} | {each.help} |")
+    return "\n".join(rows) + "\n"
 
 
 def stale_help(pages: Iterable[Path], group: click.Group) -> Iterator[str]:

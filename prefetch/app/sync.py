@@ -36,10 +36,12 @@ class Parts:
     resolver: Resolver
     planner: Planner
     documents: Documents
+    transfer: Transfer
+    visibilities: Visibilities
 
 
 def parts_of(runtime: Runtime) -> Parts:
-    """The planner and what it needs."""
+    """The planner and what it needs, and what a run needs besides."""
     documents = Documents(runtime.store)
     resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
     planner = Planner(
@@ -49,7 +51,13 @@ def parts_of(runtime: Runtime) -> Parts:
         upstreams=runtime.upstreams,
         resolver=resolver,
     )
-    return Parts(resolver, planner, documents)
+    return Parts(
+        resolver,
+        planner,
+        documents,
+        Transfer(runtime.store, runtime.clock, runtime.emit),
+        Visibilities(runtime.state, runtime.clock),
+    )
 
 
 def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
@@ -70,7 +78,9 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
             errors = selection.errors
             job.wanted = selection.wanted
             emit(RunStarted(run_id, len(job.wanted)))
-            engine = await _engine(runtime)
+            parts = parts_of(runtime)
+            await parts.visibilities.load()
+            engine = engine_of(runtime, parts)
             deadline = None if request.timeout is None else started + request.timeout
             await engine.run(job, Patience(request.wait, deadline))
         except asyncio.CancelledError:
@@ -86,6 +96,7 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
             interrupted=interruption.signal is not None,
         )
         await _remember(runtime, report)
+        _warn_of_private(settings, job, emit)
         emit(RunFinished(run_id, report.outcome))
         return report
 
@@ -100,16 +111,14 @@ def _read(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Pa
     return settings, platforms, parsed
 
 
-async def _engine(runtime: Runtime) -> Engine:
-    parts = parts_of(runtime)
-    visibilities = Visibilities(runtime.state, runtime.clock)
-    await visibilities.load()
+def engine_of(runtime: Runtime, parts: Parts) -> Engine:
+    """What runs a plan."""
     fetcher = Fetcher(
         state=runtime.state,
         ledger=runtime.ledger,
         store=runtime.store,
         documents=parts.documents,
-        transfer=Transfer(runtime.store, runtime.clock, runtime.emit),
+        transfer=parts.transfer,
         clock=runtime.clock,
     )
     return Engine(
@@ -118,10 +127,22 @@ async def _engine(runtime: Runtime) -> Engine:
         planner=parts.planner,
         fetcher=fetcher,
         resolver=parts.resolver,
-        visibilities=visibilities,
+        visibilities=parts.visibilities,
         clock=runtime.clock,
         emit=runtime.emit,
     )
+
+
+def _warn_of_private(settings: Settings, job: Run, emit: Emit) -> None:
+    """Say when nodes would need credentials that `serve` is not set up to ask for."""
+    private = sum(result.visibility == "private" for result in job.results.values())
+    if private and settings.path is not None and not settings.serve.admits_to_private:
+        emit(
+            Remark(
+                f"{private} of the images are private: `prefetch serve` shows them to nobody "
+                "without serve.htpasswd_file or a rule in serve.access for anonymous"
+            )
+        )
 
 
 async def _remember(runtime: Runtime, report: SyncReport) -> None:

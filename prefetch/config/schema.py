@@ -26,13 +26,9 @@ from pydantic_core import PydanticCustomError
 from prefetch.config import values
 from prefetch.config.settings import (
     ANY,
-    Access,
     ClusterSource,
-    Listen,
     ScheduleEntry,
-    ServeSettings,
     SourceSpec,
-    Tls,
 )
 from prefetch.credentials.keychain import Account
 from prefetch.errors import PrefetchError
@@ -40,6 +36,7 @@ from prefetch.oci.platform import PlatformSet
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
 from prefetch.remote.settings import RegistrySettings
+from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 from prefetch.sources.selector import parse_platforms
 
 _SECRETS = frozenset({"password", "token", "secret", "identity_token", "auth"})
@@ -210,7 +207,7 @@ class AccessModel(Strict):
     """Who sees which private repositories."""
 
     users: list[Text]
-    repositories: list[Text]
+    repositories: list[Annotated[str, _text("a pattern", values.access_pattern)]]
 
 
 class ServeModel(Strict):
@@ -223,6 +220,14 @@ class ServeModel(Strict):
     tag_ttl: Duration = ServeSettings().tag_ttl
     tag_wait: Duration = ServeSettings().tag_wait
     negative_ttl: Duration = ServeSettings().negative_ttl
+    workers: Annotated[int, Field(ge=1, le=256)] = ServeSettings().workers
+    reserve_for_sync: bool = ServeSettings().reserve_for_sync
+    drain: Duration = ServeSettings().drain
+    client_timeout: Annotated[Duration, Field(gt=0)] = ServeSettings().client_timeout
+    misses_per_second: Annotated[float, Field(ge=1, le=10**6, allow_inf_nan=False)] = (
+        ServeSettings().misses_per_second
+    )
+    max_fetches: Annotated[int, Field(ge=1, le=4096)] = ServeSettings().max_fetches
 
     def build(self, base: Path) -> ServeSettings:
         tls, access = self.tls, self.access
@@ -236,6 +241,12 @@ class ServeModel(Strict):
             tag_ttl=self.tag_ttl,
             tag_wait=self.tag_wait,
             negative_ttl=self.negative_ttl,
+            workers=self.workers,
+            reserve_for_sync=self.reserve_for_sync,
+            drain=self.drain,
+            client_timeout=self.client_timeout,
+            misses_per_second=self.misses_per_second,
+            max_fetches=self.max_fetches,
         )
 
 

@@ -12,6 +12,7 @@ from prefetch.credentials.keychain import Account
 from prefetch.oci.platform import Platform, PlatformSet
 from prefetch.oci.registries import DEFAULT_REGISTRIES, endpoint_for
 from prefetch.remote.settings import RegistrySettings
+from prefetch.server.settings import ServeSettings
 
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
@@ -27,47 +28,6 @@ class ClusterSource:
 
 
 SourceSpec: TypeAlias = Path | ClusterSource
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """An address to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """A certificate chain and its key, PEM files."""
-
-    cert_file: Path
-    key_file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Users (`anonymous` is one) who see private repositories, named by glob patterns."""
-
-    users: tuple[str, ...]
-    repositories: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """The embedded registry. Times are seconds; `access` None lets every authenticated user in."""
-
-    listen: Listen = Listen("127.0.0.1", 5000)
-    tls: Tls | None = None
-    htpasswd_file: Path | None = None
-    access: tuple[Access, ...] | None = None
-    tag_ttl: float = 300.0
-    tag_wait: float = 0.2
-    negative_ttl: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +62,25 @@ class Settings:
     any_registry: RegistrySettings | None = None
     accounts: Mapping[str, Account] = field(default_factory=dict)
     sources: tuple[SourceSpec, ...] = ()
-    serve: ServeSettings = ServeSettings()
+    serve: ServeSettings = field(default_factory=ServeSettings)
     schedule: tuple[ScheduleEntry, ...] = ()
 
     @property
     def database_url(self) -> str:
         """Where the state is, as an SQLAlchemy URL."""
         return self.state_url or f"sqlite:///{self.data_dir.absolute() / 'prefetch.db'}"
+
+    def named(self, registry: str) -> bool:
+        """Whether a registry is a default or has an entry of its own; `*` names none."""
+        return registry in self.registries
+
+    def serves(self, registry: str) -> bool:
+        """Whether `serve` may contact a registry for its clients.
+
+        One that it may contact and that is not `named` was chosen by a client, under `*`: it
+        must not lead to private addresses.
+        """
+        return self.named(registry) or self.any_registry is not None
 
     def registry(self, name: str) -> RegistrySettings:
         """How the registry called `name` in references is spoken to."""

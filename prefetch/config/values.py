@@ -7,10 +7,11 @@ import warnings
 from typing import Final
 from urllib.parse import urlsplit
 
-from prefetch.config.settings import ANY, Listen
+from prefetch.config.settings import ANY
 from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import known_registry
+from prefetch.server.settings import Listen
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
 MAX_PORT: Final = 65535
@@ -21,6 +22,9 @@ _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PROBE = "library/any"
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_ACCESS_PATTERN = re.compile(r"[a-z0-9._:/*?\[\]-]{1,512}")
+_WILDCARDS = frozenset("*?")
+_REGISTRY_MARKS = _WILDCARDS | frozenset(".:")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STATE_URL = re.compile(r"(?:sqlite|postgresql)(?:\+[a-z0-9]+)?://\S*")
 _CRON_PART = re.compile(r"(?:\*|([0-9]+|[a-z]{3})(?:-([0-9]+|[a-z]{3}))?)(?:/([1-9][0-9]*))?")
@@ -110,6 +114,33 @@ def listen(text: str) -> Listen:
     if match is None or int(match[2]) > MAX_PORT:
         raise ValueError(f"expected HOST:PORT, got {shown(text)}")
     return Listen(match[1].strip("[]"), int(match[2]))
+
+
+def access_pattern(text: str) -> str:
+    """A pattern for `<registry>/<repository>`, such as `ghcr.io/corp/*`.
+
+    What could never match is refused: it would silently let nobody in.
+    """
+    registry, slash, _ = text.partition("/")
+    if "**" in text:
+        raise ValueError(f"expected a pattern without **, got {shown(text)}")
+    if not _ACCESS_PATTERN.fullmatch(text) or not (slash or text.endswith("*")):
+        raise ValueError(f"expected a pattern such as ghcr.io/corp/*, got {shown(text)}")
+    if registry != "localhost" and not _REGISTRY_MARKS & set(registry):
+        raise ValueError(f"expected the registry first, got {shown(text)}")
+    if not _WILDCARDS & set(text):
+        _canonical(text)
+    return text
+
+
+def _canonical(text: str) -> None:
+    """Refuse a repository that has another name in references."""
+    try:
+        repository = str(Repository.parse(text))
+    except InvalidReference:
+        raise ValueError(f"expected a repository or a pattern, got {shown(text)}") from None
+    if repository != text:
+        raise ValueError(f"write {repository}")
 
 
 def variable(text: str) -> str:

@@ -69,8 +69,8 @@ class Keychain:
     """Finds credentials by registry and repository.
 
     `accounts` are the configuration's, by registry name; `files` default to what `discover`
-    finds in `environ`. Everything is read once, when first needed, and kept: a keychain lives as
-    long as one run.
+    finds in `environ`. Everything is read once, when first needed, and kept until `forget`: a run
+    needs no more, and a server now and then.
     """
 
     def __init__(
@@ -104,6 +104,14 @@ class Keychain:
             if account.password_env is None and account.password_file is None:
                 return await self._named(account.username, registry, repository)
             return Credential(account.username, await self._password(account, registry))
+
+    def forget(self) -> None:
+        """Read everything anew when it is next needed: passwords change, and helpers' answers
+        expire.
+        """
+        self._files = None
+        self._passwords.clear()
+        self._answers.clear()
 
     async def _named(self, username: str, registry: str, repository: str | None) -> Login:
         found = await self._from_files(registry, repository)

@@ -93,7 +93,7 @@ class Authenticator:
         self._registry = registry
         self._endpoint = endpoint
         self._login = normalised(login)
-        self._record = LoginRecord(registry, self._login)
+        self._record = LoginRecord(registry, self._login, clock)
         self._guard = guard
         self._send = send
         self._clock = clock

@@ -1,7 +1,7 @@
 """Logging in: what is asked of a token service, and when to stop asking.
 
 Registries lock accounts and addresses after a few failed logins, so a login that was refused is
-never tried again, and never replaced by anonymous requests, which another meter would pay for.
+left alone for a while, and never replaced by anonymous requests, which another meter would pay for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
+from prefetch.clock import Clock
 from prefetch.credentials.credential import Credential, IdentityToken, Login
 from prefetch.errors import RegistryError, Unauthorized
 
@@ -22,6 +23,7 @@ CLIENT_ID: Final = "prefetch"
 TOKEN_USER: Final = "<token>"  # noqa: S105
 
 _DOUBTS: Final = 3
+_REFUSED_FOR: Final = 900.0
 _BATCH: Final = 20
 _BATCH_LENGTH: Final = 4000
 
@@ -112,19 +114,27 @@ def by_post(
 
 
 class LoginRecord:
-    """What became of one login at one registry."""
+    """What became of one login at one registry.
 
-    def __init__(self, registry: str, login: Login | None) -> None:
+    A refusal holds for a quarter of an hour: longer than the registries lock for, so that a server
+    that runs for months gets over it once the account is in order again.
+    """
+
+    def __init__(self, registry: str, login: Login | None, clock: Clock) -> None:
         self._registry = registry
         self._login = login
+        self._clock = clock
         self._granted = False
         self._doubts = 0
-        self._failure: tuple[str, str | None] | None = None
+        self._failure: tuple[str, str | None, float] | None = None
 
     def check(self) -> None:
-        """Raise Unauthorized if the login has failed before."""
+        """Raise Unauthorized if the login has failed lately."""
         if self._failure is not None:
-            why, url = self._failure
+            why, url, at = self._failure
+            if self._clock.monotonic() - at >= _REFUSED_FOR:
+                self._failure, self._doubts = None, 0
+                return
             raise Unauthorized(
                 f"{self._registry} refuses the login{self._of_whom()} {why}",
                 status=401,
@@ -150,7 +160,7 @@ class LoginRecord:
         if not failed:
             self.doubted()
         if failed or self._doubts >= _DOUBTS:
-            self._failure = f"({error.message})", error.url
+            self._fail(f"({error.message})", error.url)
             self.check()
         return error
 
@@ -159,7 +169,10 @@ class LoginRecord:
         if self._login is not None and not self._granted:
             self._doubts += 1
             if self._doubts >= _DOUBTS:
-                self._failure = "for every request so far", None
+                self._fail("for every request so far", None)
+
+    def _fail(self, why: str, url: str | None) -> None:
+        self._failure = why, url, self._clock.monotonic()
 
     def _of_whom(self) -> str:
         user = self._login.username if self._login is not None else ""

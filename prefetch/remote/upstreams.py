@@ -44,6 +44,10 @@ class Upstreams:
             self._clients[key] = task
         return await asyncio.shield(task)
 
+    def renew_logins(self) -> None:
+        """Look up credentials anew; a login that has changed gets a client of its own."""
+        self._keychain.forget()
+
     async def client_for(self, repository: Repository) -> RegistryClient:
         """The client for one repository."""
         return await self.client(repository.registry, repository.path)

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, Text, bindparam, delete, func, select, union_all, update
+from sqlalchemy.dialects.sqlite import insert
 
 from prefetch.state.generation import bump_generation
-from prefetch.state.models import blobs
+from prefetch.state.models import blobs, children, manifests
 from prefetch.state.records import BlobRecord
 from prefetch.state.rows import Session, chunks, columns, upsert_into, values
 
 _BLOB = columns(blobs, BlobRecord)
+_CHUNK = bindparam("chunk", type_=Text, expanding=True)
+_AT = bindparam("at", type_=blobs.c.last_served_at.type)
+_SERVED = update(blobs).where(blobs.c.digest.in_(_CHUNK)).values(last_served_at=_AT)
+# Documents have no row before they are served, nor has content that no fetch of ours has brought.
+_NAMED = union_all(
+    select(manifests.c.digest, manifests.c.size).where(manifests.c.digest.in_(_CHUNK)),
+    select(children.c.digest, children.c.size).where(children.c.digest.in_(_CHUNK)),
+).subquery()
+_SERVED_FIRST = (
+    insert(blobs)
+    .from_select(
+        ["digest", "size", "last_served_at"],
+        select(_NAMED.c.digest, func.max(_NAMED.c.size), _AT).group_by(_NAMED.c.digest),
+    )
+    .on_conflict_do_nothing()
+)
 
 
 class Blobs:
@@ -42,14 +59,13 @@ class Blobs:
             await self._session.run(lambda connection: connection.execute(statement, rows))
 
     async def served(self, digests: Iterable[str], at: datetime) -> None:
-        """Remember that content was served."""
+        """Remember that content was served; what the database has never heard of is left out."""
         wanted = list(digests)
 
         def work(connection: Connection) -> None:
             for chunk in chunks(wanted):
-                connection.execute(
-                    update(blobs).where(blobs.c.digest.in_(chunk)).values(last_served_at=at)
-                )
+                connection.execute(_SERVED, {"chunk": chunk, "at": at})
+                connection.execute(_SERVED_FIRST, {"chunk": chunk, "at": at})
 
         await self._session.run(work)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select, update
@@ -34,6 +34,15 @@ _OF_REPOSITORY = (
     .order_by(table.c.name)
 )
 _TOUCH = update(table).where(table.c.name == bindparam("named")).values(resolved_at=bindparam("at"))
+_COMPLETE = (
+    update(table)
+    .where(
+        table.c.name == bindparam("named"),
+        table.c.digest == bindparam("as_digest"),
+        table.c.warm.is_(False),
+    )
+    .values(warm=True, synced_at=bindparam("at"))
+)
 
 
 class References:
@@ -93,6 +102,20 @@ class References:
         """The tag was looked at, and is what it was: sets `resolved_at` alone."""
         row = {"named": name, "at": at}
         await self._session.run(lambda connection: connection.execute(_TOUCH, row))
+
+    async def complete(self, digests: Mapping[str, str], at: datetime) -> None:
+        """All of the content of these references, by name, is here: they are warm.
+
+        One that has another digest than is given has moved meanwhile, and stays as it is.
+        """
+        rows = [{"named": name, "as_digest": digest, "at": at} for name, digest in digests.items()]
+
+        def work(connection: Connection) -> None:
+            if sum(connection.execute(_COMPLETE, row).rowcount for row in rows):
+                bump_generation(connection)
+
+        if rows:
+            await self._session.run(work)
 
     async def set_pinned(self, names: Iterable[str], *, pinned: bool) -> int:
         """Pin or unpin; returns how many of `names` are known."""

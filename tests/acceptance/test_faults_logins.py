@@ -85,6 +85,8 @@ async def test_private_and_public(cli: CommandLine, upstream: UpstreamFactory) -
     assert result.code == 0, result.stdout
     assert [each["visibility"] for each in result.json["images"]] == ["private", "public"]
     assert {each["identity"] for each in result.json["budgets"]} == {"alice"}
+    # No users are configured for `serve`: nobody would see the one that is private.
+    assert "1 of the images are private" in result.stderr
     check(cli, registry, result)
 
 

@@ -14,13 +14,9 @@ from hypothesis import strategies as st
 from prefetch.config import values
 from prefetch.config.load import load
 from prefetch.config.settings import (
-    Access,
     ClusterSource,
-    Listen,
     ScheduleEntry,
-    ServeSettings,
     Settings,
-    Tls,
     default_data_dir,
 )
 from prefetch.credentials.keychain import Account
@@ -29,6 +25,7 @@ from prefetch.oci.platform import ALL, Platform
 from prefetch.oci.registries import DEFAULT_REGISTRIES
 from prefetch.ratelimit.budget import Reserve
 from prefetch.remote.settings import RegistrySettings
+from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 
 WHOLE = r"""
 data_dir: /var/lib/prefetch
@@ -56,7 +53,13 @@ serve:
   access: [{users: [ci], repositories: ['ghcr.io/corp/*']}]
   tag_ttl: 5m
   tag_wait: 200ms
-  negative_ttl: 60s
+  negative_ttl: 90s
+  workers: 2
+  reserve_for_sync: true
+  drain: 1m
+  client_timeout: 20s
+  misses_per_second: 7.5
+  max_fetches: 16
 schedule:
   - {name: nightly, cron: "0 3 * * *", sources: [images.txt], jitter: 5m}
 """
@@ -100,7 +103,13 @@ def test_the_whole_contract(tmp_path: Path) -> None:
         access=(Access(("ci",), ("ghcr.io/corp/*",)),),
         tag_ttl=300.0,
         tag_wait=0.2,
-        negative_ttl=60.0,
+        negative_ttl=90.0,
+        workers=2,
+        reserve_for_sync=True,
+        drain=60.0,
+        client_timeout=20.0,
+        misses_per_second=7.5,
+        max_fetches=16,
     )
     assert built.schedule == (
         ScheduleEntry("nightly", "0 3 * * *", (tmp_path / "images.txt",), 300.0),
@@ -133,6 +142,20 @@ def test_a_star_stands_for_every_other_registry(tmp_path: Path) -> None:
     assert other.reserve == Reserve.parse("7")
     assert built.registry("quay.io").reserve == RegistrySettings.default("quay.io").reserve
     assert "*" not in built.registries
+
+
+def test_which_registries_are_served(tmp_path: Path) -> None:
+    built = load_text(tmp_path, "registries: {'localhost:5000': {}}")
+    for registry in (*DEFAULT_REGISTRIES, "localhost:5000"):
+        assert built.serves(registry)
+        assert built.named(registry)
+    assert not built.serves("other.corp")
+    opened = load_text(tmp_path, "registries: {'*': {}, 'localhost:5000': {}}")
+    assert opened.serves("other.corp")
+    assert not opened.named("other.corp")
+    assert opened.named("localhost:5000")
+    assert opened.named("docker.io")
+    assert not opened.named("*")
 
 
 def test_relative_paths_start_from_the_file(tmp_path: Path) -> None:
@@ -232,6 +255,26 @@ def test_all_platforms(tmp_path: Path) -> None:
         ("serve: {tls: {cert_file: a}}", ": serve.tls.key_file: a value is required"),
         ("serve: {tag_ttl: -1}", ": serve.tag_ttl: expected a duration from 0"),
         ("serve: {access: [{users: ci}]}", ": serve.access.0.users: expected a list, got 'ci'"),
+        *(
+            (f"serve: {{access: [{{users: [a], repositories: ['{text}']}}]}}", message)
+            for text, message in [
+                ("corp/*", ": serve.access.0.repositories.0: expected the registry first, got"),
+                ("ghcr.io/**", "expected a pattern without **, got 'ghcr.io/**'"),
+                ("ghcr.io", "expected a pattern such as ghcr.io/corp/*, got 'ghcr.io'"),
+                ("ghcr.io/Corp/*", "expected a pattern such as ghcr.io/corp/*, got"),
+                ("ghcr.io/a b", "expected a pattern such as ghcr.io/corp/*, got"),
+                ("docker.io/nginx", ": write docker.io/library/nginx"),
+                ("ghcr.io/a//b", "expected a repository or a pattern, got 'ghcr.io/a//b'"),
+            ]
+        ),
+        ("serve: {workers: 0}", ": serve.workers: expected"),
+        ("serve: {workers: '2'}", ": serve.workers: expected"),
+        ("serve: {reserve_for_sync: 1}", ": serve.reserve_for_sync: expected"),
+        ("serve: {drain: soon}", ": serve.drain: expected a duration"),
+        ("serve: {client_timeout: 0s}", ": serve.client_timeout: expected"),
+        ("serve: {misses_per_second: 0.5}", ": serve.misses_per_second: expected"),
+        ("serve: {misses_per_second: .inf}", ": serve.misses_per_second: expected"),
+        ("serve: {max_fetches: 0}", ": serve.max_fetches: expected"),
         ("schedule: [{name: a}]", ": schedule.0.cron: a value is required"),
         (
             "schedule: [{name: a, cron: daily}]",
@@ -338,6 +381,24 @@ def test_addresses_to_listen_on() -> None:
     assert values.listen("[::1]:5000") == Listen("::1", 5000)
     assert str(Listen("::1", 5000)) == "[::1]:5000"
     assert str(values.listen("localhost:0")) == "localhost:0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "*",
+            "*/corp/*",
+            "ghcr.io/corp/*",
+            "ghcr.io*",
+            "ghcr.io/corp/app",
+            "docker.io/library/nginx",
+        ),
+        *("localhost/app", "localhost:5000/*", "[::1]:5000/corp/*", "docker.io/lib?ary/n*x"),
+    ],
+)
+def test_patterns_of_repositories(text: str) -> None:
+    assert values.access_pattern(text) == text
 
 
 def load_or_refuse(path: Path) -> str:

@@ -232,3 +232,22 @@ async def test_files_that_cannot_be_read(
     config.write_text("{}" + " " * 20)
     with pytest.raises(CredentialError, match="larger than 10 bytes"):
         await Keychain(environ=environ).resolve("quay.io")
+
+
+async def test_forgetting_reads_everything_anew(
+    tmp_path: Path, environ: dict[str, str], helper: Helper
+) -> None:
+    asked = helper("turning", 'echo \'{"Username": "bob", "Secret": "pw"}\'')
+    password = tmp_path / "password"
+    password.write_text("first")
+    accounts = {"corp.example": Account("alice", password_file=password)}
+    keychain = Keychain(accounts, environ=environ)
+    await keychain.resolve("quay.io")
+    password.write_text("second")
+    assert await keychain.resolve("corp.example") == Credential("alice", Secret("second"))
+    password.write_text("third")
+    assert await keychain.resolve("corp.example") == Credential("alice", Secret("second"))
+    keychain.forget()
+    assert await keychain.resolve("corp.example") == Credential("alice", Secret("third"))
+    await keychain.resolve("quay.io")
+    assert len(asked.read_text().splitlines()) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefetch.state.database import State
 from prefetch.state.records import (
@@ -87,6 +87,28 @@ async def test_trees(state: State) -> None:
     assert await state.manifests.trees([manifest.digest]) == {manifest.digest: manifest}
 
 
+async def test_references_that_are_completed(state: State) -> None:
+    cold, moved, warm = (
+        ReferenceRecord(f"docker.io/library/a:{n}", "docker.io", "library/a", str(n), digest(n))
+        for n in (1, 2, 3)
+    )
+    warm = replace(warm, warm=True, synced_at=NOW)
+    await state.references.save_many([cold, moved, warm])
+    before = await state.generation()
+    later = NOW + timedelta(hours=1)
+    found = {cold.name: digest(1), moved.name: digest(9), warm.name: digest(3), "gone": digest(4)}
+    await state.references.complete(found, later)
+    assert await state.references.list() == [
+        replace(cold, warm=True, synced_at=later),
+        moved,
+        warm,
+    ]
+    assert await state.generation() == before + 1
+    await state.references.complete(found, later)
+    await state.references.complete({}, later)
+    assert await state.generation() == before + 1
+
+
 async def test_trees_that_bite_their_tails_or_have_holes(state: State) -> None:
     loop = [
         ManifestRecord(digest(1), "index", 1, (ChildRecord(digest(2), "index", "index", 1),)),
@@ -110,6 +132,25 @@ async def test_blobs(state: State) -> None:
     assert found == {blob.digest: replace(blob, registry="quay.io", last_served_at=NOW)}
     await state.blobs.delete([blob.digest])
     assert await state.blobs.get_many([blob.digest]) == {}
+
+
+async def test_content_that_is_first_heard_of_when_it_is_served(state: State) -> None:
+    layer = ChildRecord(digest(2), "layer", "layer", 20)
+    await state.manifests.save_many([ManifestRecord(digest(1), "manifest", 10, (layer,))])
+    await state.blobs.save_many([BlobRecord(digest(4), 40, "docker.io", NOW, NOW)])
+    later = NOW + timedelta(hours=1)
+    wanted = [digest(number) for number in (1, 2, 3, 4)]
+    for at in (NOW, later):
+        await state.blobs.served(wanted, at)
+    assert await state.blobs.get_many(wanted) == {
+        digest(1): BlobRecord(digest(1), 10, last_served_at=later),
+        digest(2): BlobRecord(digest(2), 20, last_served_at=later),
+        digest(4): BlobRecord(digest(4), 40, "docker.io", NOW, later),
+    }
+    # What a fetch of ours then brings is written down without forgetting that.
+    await state.blobs.save_many([BlobRecord(digest(2), 20, "docker.io", later)])
+    found = (await state.blobs.get_many([digest(2)]))[digest(2)]
+    assert found == BlobRecord(digest(2), 20, "docker.io", later, later)
 
 
 async def test_links_and_visibility(state: State) -> None:

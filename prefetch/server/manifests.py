@@ -1,0 +1,329 @@
+"""Manifests and indexes for clients: from the cache, else by a counted pull, never streamed.
+
+An index goes out only when one of the wanted platforms is whole, or can be made so: podman and
+CRI-O cannot turn to another registry once they have it. A manifest goes out only when its blobs
+are here or can be fetched. A cold index holds the pull of a child, too, which whoever asks for
+the child then spends, whichever worker it asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from prefetch.clock import Clock
+from prefetch.errors import BudgetExhausted, PrefetchError
+from prefetch.oci.distribution import EndpointKind
+from prefetch.oci.model import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    Document,
+    Index,
+    is_attestation,
+)
+from prefetch.oci.platform import ALL, PlatformSet, select
+from prefetch.oci.reference import Digest, Reference, Repository
+from prefetch.remote.registry import RegistryClient, Resolved
+from prefetch.remote.upstreams import Upstreams
+from prefetch.server.gate import MISS_WAIT, Caller, Gate
+from prefetch.server.library import Held, Library
+from prefetch.server.refusals import not_cached
+from prefetch.server.shared import Shared
+from prefetch.state.ledger import Hold, Ledger, Refused
+from prefetch.state.records import LinkRecord
+from prefetch.sync.documents import Documents, record_of
+from prefetch.sync.visibility import Visibilities
+
+_KIND = EndpointKind.MANIFEST
+_DOCUMENTS = INDEX_TYPES | MANIFEST_TYPES
+# How long a child's pull is held for the client that has been given an index.
+_CHILD_HOLD_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document to answer with, and whether it was here before."""
+
+    held: Held
+    hit: bool
+
+
+class ManifestService:
+    """Gives documents by digest. Raises Refusal, StateError and StoreError."""
+
+    def __init__(
+        self,
+        *,
+        library: Library,
+        gate: Gate,
+        upstreams: Upstreams,
+        ledger: Ledger,
+        documents: Documents,
+        visibilities: Visibilities,
+        shared: Shared,
+        clock: Clock,
+    ) -> None:
+        self._library = library
+        self._gate = gate
+        self._upstreams = upstreams
+        self._ledger = ledger
+        self._documents = documents
+        self._visibilities = visibilities
+        self._shared = shared
+        self._clock = clock
+        self._holds: set[asyncio.Task[None]] = set()
+
+    async def find(
+        self, repository: Repository, digest: Digest, wanted: PlatformSet, caller: Caller
+    ) -> Found:
+        """The document `digest` of a repository, servable as a whole."""
+        held = await self._library.document(digest)
+        linked = held is not None and await self.is_linked(repository, digest)
+        if held is not None and linked:
+            await self._check_servable(repository, held.document, wanted, caller)
+            return Found(held, hit=True)
+        await self._gate.check(repository, caller, _KIND, str(digest))
+        if not self._shared.running((repository, digest)):
+            self._gate.count_miss(caller)
+        held = await self._shared.run(
+            (repository, digest),
+            lambda: self._fetch(repository, digest, wanted),
+            timeout=MISS_WAIT,
+        )
+        return Found(held, hit=False)
+
+    async def head(self, repository: Repository, digest: Digest, caller: Caller) -> Resolved:
+        """What a document that is not here is, by HEAD: it is not pulled for a client's HEAD.
+
+        Refused when the GET that follows would be.
+        """
+        await self._gate.check(repository, caller, _KIND, str(digest))
+        if not self._shared.running(("head", repository, digest)):
+            self._gate.count_miss(caller)
+        return await self._shared.run(
+            ("head", repository, digest),
+            lambda: self._look(repository, digest),
+            timeout=MISS_WAIT,
+        )
+
+    async def _look(self, repository: Repository, digest: Digest) -> Resolved:
+        try:
+            client = await self._upstreams.client_for(repository)
+            resolved = await client.resolve(repository, str(digest))
+            self._gate.answered(repository)
+            pulls = 2 if resolved.media_type in INDEX_TYPES else 1
+            hold = await self._hold(client, repository, str(digest), pulls)
+            await self._ledger.release(hold)
+        except PrefetchError as error:
+            raise self._gate.failed(repository, _KIND, error, str(digest)) from error
+        return resolved
+
+    async def pull_tag(self, reference: Reference) -> Resolved:
+        """What a tag is, by a counted pull: for registries whose HEADs do not tell.
+
+        Raises PrefetchError.
+        """
+        repository, tag = reference.repository, reference.target
+        client = await self._upstreams.client_for(repository)
+        hold = await self._hold(client, repository, tag, 2)
+        try:
+            document = await client.manifest(repository, tag, hold=hold)
+            await self._library.store.put(document.digest, document.raw)
+        finally:
+            await self._ledger.release(hold)
+        await self._keep(repository, document)
+        return Resolved(document.digest, document.media_type, len(document.raw))
+
+    async def is_linked(self, repository: Repository, digest: Digest) -> bool:
+        """Whether the repository is known to have the content, itself or below what it has."""
+        if await self._library.linked(repository, digest):
+            return True
+        for parent in await self._library.parents(digest):
+            if await self._library.linked(repository, Digest.parse(parent)):
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Give up the holds for children that nobody has asked for."""
+        tasks = list(self._holds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _check_servable(
+        self, repository: Repository, document: Document, wanted: PlatformSet, caller: Caller
+    ) -> None:
+        """Raise Refusal unless all that a client will ask for next is here, or can be had."""
+        if await self._library.whole(document.digest, wanted):
+            return
+        if caller.only_cached:
+            raise not_cached()
+        await self._gate.check(repository, caller, _KIND, str(document.digest))
+        if isinstance(document, Index) and not await self._has_a_child(document, wanted):
+            await self._shared.run(
+                ("hold", repository, document.digest),
+                lambda: self._hold_for_child(repository, document.digest),
+                timeout=MISS_WAIT,
+            )
+
+    async def _has_a_child(self, index: Index, wanted: PlatformSet) -> bool:
+        """Whether a wanted document below the index is here: only blobs lack then, and are free."""
+        images = [child for child in index.manifests if not is_attestation(child)]
+        if wanted is not ALL:
+            picked = select(wanted, [child.platform for child in images])
+            images = [images[position] for position in picked.values()] or images
+        return not images or bool(
+            await self._library.store.present([child.digest for child in images])
+        )
+
+    async def _hold_for_child(self, repository: Repository, index: Digest) -> None:
+        """See to it that a pull is set aside for a child. Raises Refusal."""
+        try:
+            client = await self._upstreams.client_for(repository)
+            label = _label(repository, str(index))
+            if await self._ledger.hold_named(client.meter, label, client.policy) is None:
+                self._keep_for_child(await self._hold(client, repository, str(index), 1))
+        except PrefetchError as error:
+            raise self._gate.failed(repository, _KIND, error, str(index)) from error
+
+    async def _fetch(self, repository: Repository, digest: Digest, wanted: PlatformSet) -> Held:
+        """Confirm that the repository has it, pull it if it is not here, and keep what it is."""
+        try:
+            client = await self._upstreams.client_for(repository)
+            held = await self._library.document(digest)
+            document = held.document if held is not None else None
+            media_type = await self._named_as(repository, digest)
+            linked = await self.is_linked(repository, digest)
+            if not linked or (document is None and media_type not in _DOCUMENTS):
+                # Free, where a pull would be spent in vain on a layer that is asked for as if it
+                # were a manifest.
+                media_type = (await client.resolve(repository, str(digest))).media_type
+                self._gate.answered(repository)
+            if document is None:
+                document = await self._pull(client, repository, digest, media_type or "")
+                self._gate.answered(repository)
+            await self._keep(repository, document)
+            await self._visibilities.learn(client, repository, digest)
+        except PrefetchError as error:
+            raise self._gate.failed(repository, _KIND, error, str(digest)) from error
+        await self._check_servable(repository, document, wanted, _NOBODY)
+        return Held(document, document.media_type)
+
+    async def _pull(
+        self,
+        client: RegistryClient,
+        repository: Repository,
+        digest: Digest,
+        media_type: str,
+    ) -> Document:
+        """One counted pull, out of what an index has set aside for it, or held now."""
+        hold = await self._hold_of_parent(client, repository, digest)
+        own = hold is None
+        if hold is None:
+            pulls = 2 if media_type in INDEX_TYPES else 1
+            hold = await self._hold(client, repository, str(digest), pulls)
+        try:
+            document = await self._documents.fetch(
+                client,
+                repository,
+                Descriptor(media_type, digest, -1),
+                hold=hold,
+                on_pull=lambda: None,
+            )
+        except BaseException:
+            if own:
+                await self._ledger.release(hold)
+            raise
+        if own and isinstance(document, Index):
+            self._keep_for_child(hold)
+        elif own:
+            await self._ledger.release(hold)
+        return document
+
+    async def _named_as(self, repository: Repository, digest: Digest) -> str | None:
+        """The media type of the digest, as its tag's HEAD or a document that names it has told."""
+        for reference in (await self._library.references(repository)).values():
+            if reference.digest == str(digest):
+                return reference.media_type
+        for parent in await self._library.parents(digest):
+            record = await self._library.record(Digest.parse(parent))
+            for child in record.children if record is not None else ():
+                if child.digest == str(digest):
+                    return child.media_type
+        return None
+
+    async def _hold(
+        self, client: RegistryClient, repository: Repository, target: str, pulls: int
+    ) -> Hold:
+        """Set pulls aside for a tag or digest. Raises BudgetExhausted."""
+        exempt = await self._ledger.exempt(client.meter, repository.path)
+        looked = False
+        while True:
+            answer = await self._ledger.hold(
+                client.meter,
+                pulls,
+                client.policy,
+                label=_label(repository, target),
+                exempt=exempt,
+            )
+            if isinstance(answer, Hold):
+                return answer
+            if answer.stale and not looked:
+                # A refusal rests on the registry's latest word.
+                looked = True
+                await client.resolve(repository, target)
+                continue
+            raise self._exhausted(client, answer)
+
+    def _exhausted(self, client: RegistryClient, refused: Refused) -> BudgetExhausted:
+        retry_at = refused.retry_at
+        if refused.busy:
+            # What others hold comes back soon, if they do not use it.
+            longest = self._clock.now() + timedelta(seconds=_CHILD_HOLD_SECONDS)
+            retry_at = min(retry_at, longest)
+        return BudgetExhausted(
+            f"{client.meter.registry} has no pulls left for clients: {refused.reason}",
+            retry_at=retry_at,
+        )
+
+    async def _hold_of_parent(
+        self, client: RegistryClient, repository: Repository, digest: Digest
+    ) -> Hold | None:
+        for parent in await self._library.parents(digest):
+            label = _label(repository, parent)
+            hold = await self._ledger.hold_named(client.meter, label, client.policy)
+            if hold is not None:
+                return hold
+        return None
+
+    def _keep_for_child(self, hold: Hold) -> None:
+        task = asyncio.create_task(self._release_later(hold))
+        self._holds.add(task)
+        task.add_done_callback(self._holds.discard)
+
+    async def _release_later(self, hold: Hold) -> None:
+        try:
+            await self._clock.sleep(_CHILD_HOLD_SECONDS)
+        finally:
+            with suppress(PrefetchError):
+                await self._ledger.release(hold)
+
+    async def _keep(self, repository: Repository, document: Document) -> None:
+        """Write down the document, and that the repository holds it and what it names."""
+        state = self._library.state
+        await state.manifests.save_many([record_of(document)])
+        names = [document.digest, *(child.digest for child in document.descriptors())]
+        await state.links.add_many(
+            LinkRecord(repository.registry, repository.path, str(name)) for name in names
+        )
+        await self._library.refresh()
+
+
+def _label(repository: Repository, target: str) -> str:
+    return f"serve {repository}@{target}"
+
+
+_NOBODY = Caller("", "")

@@ -1,0 +1,124 @@
+"""A network of a test's own: public, private and metadata addresses that lead nowhere else.
+
+A thread of Linux may have namespaces of its own, and whatever it starts has them, too: threads and
+processes. So a test runs there as a whole, without leaving its process. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PUBLIC = "93.184.215.14"
+PRIVATE = "10.1.2.3"
+METADATA = "169.254.169.254"
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+
+
+class Hosts:
+    """What names resolve to in the island: its `/etc/hosts`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, names: Mapping[str, list[str]]) -> None:
+        """Names with their addresses. The file stays the same one: it is mounted."""
+        lines = [f"{address} {name}" for name, found in names.items() for address in found]
+        self._path.write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]))
+
+
+def on_an_island(directory: Path, work: Callable[[Hosts], None]) -> None:
+    """Call `work` where only loopback and this module's addresses exist. Raises what it raises."""
+    failure: list[BaseException] = []
+
+    def live() -> None:
+        try:
+            work(_settle(directory))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+
+
+def _settle(directory: Path) -> Hosts:
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET))
+    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    hosts = Hosts(directory / "hosts")
+    hosts.write({})
+    _check(libc.mount(os.fsencode(directory / "hosts"), b"/etc/hosts", None, _MS_BIND, None))
+    for words in (
+        "link set lo up",
+        *(f"addr add {address}/32 dev lo" for address in (PUBLIC, PRIVATE, METADATA)),
+    ):
+        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+    return hosts
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Forwarder:
+    """Listens at an address of the island, and passes all that comes on to a port of loopback."""
+
+    def __init__(self, address: tuple[str, int], port: int) -> None:
+        self._listener = socket.create_server(address)
+        self._port = port
+        self.visits = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            self.visits += 1
+            threading.Thread(target=_join, args=(line, self._port), daemon=True).start()
+
+
+def _join(line: socket.socket, port: int) -> None:
+    """Pass everything on, both ways, until one side ends."""
+    with suppress(OSError), line, socket.create_connection(("127.0.0.1", port)) as behind:
+        other = {line: behind, behind: line}
+        while True:
+            for ready in select.select(list(other), [], [])[0]:
+                data = ready.recv(1 << 16)
+                if not data:
+                    return
+                other[ready].sendall(data)

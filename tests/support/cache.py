@@ -1,0 +1,154 @@
+"""`prefetch serve` as a process, over the data directory that a sync has filled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefetch.demo.images import Image
+from prefetch.demo.upstream import Upstream
+from support.processes import CommandLine, DockerRegistry, Result
+
+_STARTING_SECONDS = 30.0
+_STOPPING_SECONDS = 40.0
+_POLL_SECONDS = 0.02
+_LISTENING = re.compile(r"listening on http://(127\.0\.0\.1:\d+)")
+
+
+class Cache:
+    """The embedded registry while it runs; `address` is `127.0.0.1:port`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._lines: list[str] = []
+        self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # Read to the end: a pipe that is full would hold up the server.
+        self._reading = asyncio.create_task(self._read())
+        self.address = ""
+        self.killed = False
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process: with several workers, their supervisor's."""
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """End it with SIGKILL, as if the machine had failed."""
+        self.killed = True
+        self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+    @property
+    def log(self) -> str:
+        """What it has written on stderr until now."""
+        return "".join(self._lines)
+
+    async def ready(self) -> None:
+        """Wait until it listens and `/readyz` says 200.
+
+        Raises RuntimeError with its words if it ends, or is not ready within 30 s.
+        """
+        try:
+            async with asyncio.timeout(_STARTING_SECONDS):
+                self.address = await self._listening
+                while not await asyncio.to_thread(self._says_ready):
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise RuntimeError(f"it is not ready: {self.log}") from None
+
+    async def stop(self) -> Result:
+        """End it with SIGTERM and return what it left; killed if that takes too long."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOPPING_SECONDS):
+                code = await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            code = await self._process.wait()
+        await self._reading
+        return Result(code, "", self.log)
+
+    def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (names in lower case) and body of a GET; blocks for a moment."""
+        request = urllib.request.Request(f"{self.url}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return _taken_apart(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return _taken_apart(error)
+
+    def _says_ready(self) -> bool:
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    async def _read(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        async for line in stream:
+            self._lines.append(line.decode(errors="replace"))
+            found = _LISTENING.search(self._lines[-1])
+            if found and not self._listening.done():
+                self._listening.set_result(found[1])
+        if not self._listening.done():
+            code = await self._process.wait()
+            self._listening.set_exception(RuntimeError(f"it ended with {code}: {self.log}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A running cache with `library/<name>:1.0` of docker.io for each of `images`, whole.
+
+    Nobody listens at `upstream` (`127.0.0.1:port`) any more.
+    """
+
+    cache: Cache
+    upstream: str
+    images: Mapping[str, Image]
+
+
+ServeFactory = Callable[..., Awaitable[Cache]]
+
+
+async def start_cache(cli: CommandLine, *words: str | Path, config: Path | None = None) -> Cache:
+    """Start `prefetch serve` on a free port, wait until it is ready; `words` are more options."""
+    configured = () if config is None else ("--config", config)
+    process = await cli.start(*configured, "serve", "--listen", "127.0.0.1:0", *words)
+    assert process.stdin is not None
+    process.stdin.close()
+    cache = Cache(process)
+    try:
+        await cache.ready()
+    except BaseException:
+        await cache.stop()
+        raise
+    return cache
+
+
+def write_config(path: Path, source: Upstream | DockerRegistry) -> Path:
+    """A `prefetch.yaml` in which a registry on loopback is docker.io, for every platform."""
+    registries = {"docker.io": {"endpoint": source.url}}
+    # YAML has JSON within it.
+    path.write_text(json.dumps({"platforms": ["all"], "registries": registries}))
+    return path
+
+
+def _taken_apart(answer: Any) -> tuple[int, dict[str, str], bytes]:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return answer.status, headers, answer.read()

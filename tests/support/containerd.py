@@ -1,0 +1,137 @@
+"""containerd of a test's own: its data, its socket and its containers, and no systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from support.processes import Result, run
+
+_STARTING_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+# `opt` would make /opt/containerd; nothing here speaks CRI.
+_CONFIG = """\
+version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "{state}/c.sock"
+[ttrpc]
+  address = "{state}/t.sock"
+[debug]
+  address = "{state}/d.sock"
+"""
+
+
+class Containerd:
+    """The daemon, asked by `ctr`; each registry's hosts lie in `certs.d`, as on a node."""
+
+    def __init__(self, directory: Path, state: Path, process: subprocess.Popen[bytes]) -> None:
+        self._directory = directory
+        self._state = state
+        self._process = process
+        # Control groups are named by it, which all daemons of the machine share.
+        self._namespace = f"prefetch-{secrets.token_hex(4)}"
+        self._containers = itertools.count()
+
+    @property
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+    def hosts(
+        self,
+        registry: str,
+        mirror: str,
+        *,
+        server: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write `certs.d/<registry>/hosts.toml`: ask `mirror` first, `server` after it.
+
+        Without `server` containerd falls back to the registry itself; `settings` are further
+        lines of the mirror's table, as TOML values.
+        """
+        directory = self._directory / "certs.d" / registry
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = [] if server is None else [f'server = "{server}"']
+        lines += [f'[host."{mirror}"]', 'capabilities = ["pull", "resolve"]']
+        lines += [f"{name} = {value}" for name, value in (settings or {}).items()]
+        (directory / "hosts.toml").write_text("\n".join(lines) + "\n")
+
+    async def ctr(self, *words: str | Path) -> Result:
+        """Any command of `ctr`, to its end."""
+        base = ("ctr", "--address", self._state / "c.sock", "--namespace", self._namespace)
+        return await run(*base, *words, env={"HOME": str(self._directory)})
+
+    async def pull(self, reference: str, *, platforms: Iterable[str] = ()) -> Result:
+        """Pull and unpack an image as `hosts.toml` says; every platform unless some are named."""
+        chosen = [word for each in platforms for word in ("--platform", each)]
+        return await self.ctr(
+            *("images", "pull", "--hosts-dir", self._directory / "certs.d", "--plain-http"),
+            *("--snapshotter", "native", *(chosen or ["--all-platforms"]), reference),
+        )
+
+    async def digests(self) -> dict[str, str]:
+        """The digest of every image, by its reference."""
+        listed = await self._told("images", "list")
+        rows = [line.split() for line in listed.splitlines()[1:]]
+        return {row[0]: row[2] for row in rows}
+
+    async def contents(self) -> set[str]:
+        """The digests of all that lies in the content store."""
+        return set((await self._told("content", "list", "--quiet")).split())
+
+    async def content(self, digest: str) -> str:
+        return await self._told("content", "get", digest)
+
+    async def run(self, reference: str, *command: str) -> Result:
+        """Run a container to its end, with runc; its own command unless one is given."""
+        name = f"c{next(self._containers)}"
+        return await self.ctr("run", "--rm", "--snapshotter", "native", reference, name, *command)
+
+    async def ready(self) -> None:
+        """Wait until it answers; RuntimeError with its log if it ends before."""
+        async with asyncio.timeout(_STARTING_SECONDS):
+            while (await self.ctr("version")).code:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"containerd ended: {self.log}")
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """End whatever still runs in containers, then the daemon."""
+        left = await self.ctr("tasks", "list", "--quiet")
+        for name in left.stdout.split():
+            await self.ctr("tasks", "delete", "--force", name)
+        self._process.terminate()
+        await asyncio.to_thread(self._process.wait, 20)
+        shutil.rmtree(self._state, ignore_errors=True)
+
+    async def _told(self, *words: str) -> str:
+        answer = await self.ctr(*words)
+        assert answer.code == 0, answer.stderr
+        return answer.stdout
+
+
+async def start_containerd(directory: Path) -> Containerd:
+    """Start the daemon with its data in `directory`, and wait until it answers."""
+    directory.mkdir(parents=True, exist_ok=True)
+    # The paths of sockets must be short (unix(7)), which those of pytest are not.
+    state = Path(tempfile.mkdtemp(prefix="containerd-"))
+    config = directory / "config.toml"
+    config.write_text(_CONFIG.format(root=directory / "root", state=state))
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(["containerd", "--config", config], stdout=log, stderr=log)
+    daemon = Containerd(directory, state, process)
+    try:
+        await daemon.ready()
+    except BaseException:
+        await daemon.stop()
+        raise
+    return daemon
