@@ -13,7 +13,7 @@ import os
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -36,32 +36,39 @@ def file_name(registry: str) -> str:
 class Slots:
     """At most `count` requests at once to a registry, counted over all processes.
 
-    Whoever is in a slot must not ask for another: with one slot it would wait for itself.
+    Downloads leave one slot, where there are several, to requests that are small: who asks what a
+    tag is does not wait until a layer has come. Whoever is in a slot must not ask for another:
+    with one slot it would wait for itself.
     """
 
     def __init__(self, directory: Path, registry: str, count: int, clock: Clock) -> None:
         name = file_name(registry)
-        self._free = deque(FileLock(directory / f"{name}.slot.{n}") for n in range(count))
+        kept, *others = [FileLock(directory / f"{name}.slot.{n}") for n in range(count)]
+        # The same one for all processes.
+        self._kept = kept if others else None
+        self._free = deque(others or [kept])
         # Processes that begin at different slots seldom try each other's.
         self._free.rotate(os.getpid())
         self._turn = asyncio.Semaphore(count)
+        self._downloads = asyncio.Semaphore(max(1, count - 1))
         self._clock = clock
 
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
+    async def hold(self, *, download: bool = False) -> AsyncIterator[None]:
         """Be one of the `count`; waits for a free slot. Raises StateError."""
-        async with self._turn:
-            lock = self._take()
+        async with self._downloads if download else nullcontext(), self._turn:
+            lock = self._take(download=download)
             while lock is None:
                 await self._clock.sleep(_POLL)
-                lock = self._take()
+                lock = self._take(download=download)
             try:
                 yield
             finally:
                 lock.release()
-                self._free.append(lock)
+                if lock is not self._kept:
+                    self._free.append(lock)
 
-    def _take(self) -> FileLock | None:
+    def _take(self, *, download: bool) -> FileLock | None:
         for _ in range(len(self._free)):
             lock = self._free.popleft()
             taken = False
@@ -72,7 +79,9 @@ class Slots:
                     self._free.append(lock)
             if taken:
                 return lock
-        return None
+        if download or self._kept is None or self._kept.held or not _try(self._kept):
+            return None
+        return self._kept
 
 
 class Rate:

@@ -206,7 +206,7 @@ class RegistryClient:
         after faults of opening as after broken streams. Raises SizeMismatch, too. A request slot
         is held until the context ends.
         """
-        async with self._transport.turn():
+        async with self._transport.turn(download=True):
             answer, start = await self._run(
                 lambda: self._open(repository, descriptor, offset), attempts=1
             )

@@ -131,13 +131,15 @@ class Transport:
         )
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, download: bool = False) -> AsyncIterator[None]:
         """Hold a slot: what is sent to the registry is sent within, one request at a time.
+
+        A `download` is what may take long: it leaves a slot to what is small.
 
         Waits while the registry throttles. Within a turn no other must be asked for.
         """
         await self.throttle.wait()
-        async with self._slots.hold():
+        async with self._slots.hold(download=download):
             yield
 
     async def send(

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import textwrap
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,29 @@ async def test_a_directory_that_is_gone_is_told_in_one_line(
             await slots.hold().__aenter__()
     with pytest.raises(StateError, match=r"docker\.io\.rate: cannot be used as a lock"):
         await rate.wait()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+async def test_downloads_leave_a_slot_to_what_is_small(tmp_path: Path, count: int) -> None:
+    ours, theirs = (Slots(tmp_path, "docker.io", count, SystemClock()) for _ in range(2))
+    running = 0
+
+    async def download(slots: Slots) -> None:
+        nonlocal running
+        async with slots.hold(download=True):
+            running += 1
+            await asyncio.sleep(60)
+
+    tasks = [asyncio.create_task(download(each)) for each in (ours, theirs) for _ in range(count)]
+    await asyncio.sleep(0.2)
+    assert running == max(1, count - 1)
+    for slots in (ours, theirs):
+        if count > 1:
+            async with asyncio.timeout(1), slots.hold():
+                pass
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(1), AsyncExitStack() as stack:
+        for _ in range(count):
+            await stack.enter_async_context(ours.hold())

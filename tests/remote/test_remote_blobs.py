@@ -329,7 +329,8 @@ async def test_no_more_blobs_at_once_than_slots(connect: Connect, serve: Serve) 
     client = (await connect(server.url, max_concurrency=3)).client
     repository = Repository(client.settings.name, "team/app")
     await asyncio.gather(*(fetch(client, repository, LAYER) for _ in range(20)))
-    assert most == 3
+    # One slot is left to what is small.
+    assert most == 2
 
 
 async def test_an_empty_blob(connect: Connect, serve: Serve) -> None:
