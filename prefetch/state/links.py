@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from prefetch.state.generation import bump_generation
 from prefetch.state.models import image_references, links, repository_visibility
@@ -18,6 +18,24 @@ _LINKED = select(links.c.digest).where(
     links.c.registry == bindparam("registry"),
     links.c.repository == bindparam("repository"),
     links.c.digest.in_(bindparam("digests", expanding=True)),
+)
+_PRIVATE = (
+    select(links.c.digest)
+    .join(
+        repository_visibility,
+        and_(
+            repository_visibility.c.registry == links.c.registry,
+            repository_visibility.c.repository == links.c.repository,
+        ),
+    )
+    .where(
+        links.c.digest.in_(bindparam("digests", expanding=True)),
+        repository_visibility.c.visibility == "private",
+        or_(
+            links.c.registry != bindparam("registry"),
+            links.c.repository != bindparam("repository"),
+        ),
+    )
 )
 _REPOSITORIES = (
     select(image_references.c.registry, image_references.c.repository)
@@ -67,6 +85,22 @@ class Links:
                 digest
                 for chunk in chunks(wanted)
                 for digest in connection.execute(_LINKED, {**where, "digests": chunk}).scalars()
+            }
+
+        return await self._session.read(work) if wanted else set()
+
+    async def private_elsewhere(
+        self, registry: str, repository: str, digests: Iterable[str]
+    ) -> set[str]:
+        """Those among `digests` that some other repository holds which not everybody may see."""
+        where = {"registry": registry, "repository": repository}
+        wanted = list(digests)
+
+        def work(connection: Connection) -> set[str]:
+            return {
+                digest
+                for chunk in chunks(wanted)
+                for digest in connection.execute(_PRIVATE, {**where, "digests": chunk}).scalars()
             }
 
         return await self._session.read(work) if wanted else set()

@@ -11,7 +11,7 @@ from datetime import datetime
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
 from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
-from prefetch.oci.reference import Digest
+from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
@@ -102,8 +102,16 @@ class Engine:
             record = image.record
             unchanged = record is not None and record.warm and record.digest == image.digest
             if not unchanged and image.closure is not None:
-                await self._fetcher.link(image.wanted.reference.repository, image.closure)
+                try:
+                    await self._link(image.wanted.reference.repository, image.closure)
+                except PrefetchError as error:
+                    self._finish(run, image, Outcome.FAILED, problem=Problem.of(error))
+                    continue
             self._finish(run, image, Outcome.UNCHANGED if unchanged else Outcome.SYNCED)
+
+    async def _link(self, repository: Repository, closure: Closure) -> None:
+        client = await self._resolver.client_for(repository)
+        await self._fetcher.link(client, repository, closure)
 
     async def _run_client(
         self,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from prefetch.clock import Clock
-from prefetch.errors import BudgetExhausted
+from prefetch.errors import BudgetExhausted, PrefetchError
 from prefetch.oci.model import Descriptor, Document, Manifest
 from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
@@ -58,10 +58,31 @@ class Fetcher:
         """
         return await _Job(self, client, image, grant, spent, spent.pulls + grant.pulls).run()
 
-    async def link(self, repository: Repository, closure: Closure) -> None:
-        """Remember that the repository holds this content."""
+    async def link(
+        self,
+        client: RegistryClient,
+        repository: Repository,
+        closure: Closure,
+        fetched: Collection[str] = (),
+    ) -> None:
+        """Remember that the repository holds this content; `fetched` has just come from it.
+
+        A document may name anything. What another repository holds in private is taken to be in
+        this one, too, only when the registry says so (free): nobody is to be shown it for having
+        named its digest.
+        """
+        reused = [digest for digest in closure.digests if digest not in fetched]
+        doubtful = await self.state.links.private_elsewhere(
+            repository.registry, repository.path, reused
+        )
+        manifests = {*closure.manifests, *(child.digest for child in closure.unknown)}
+        for digest in list(doubtful):
+            if await _has(client, repository, Digest.parse(digest), manifest=digest in manifests):
+                doubtful.discard(digest)
         await self.state.links.add_many(
-            LinkRecord(repository.registry, repository.path, digest) for digest in closure.digests
+            LinkRecord(repository.registry, repository.path, digest)
+            for digest in closure.digests
+            if digest not in doubtful
         )
 
 
@@ -160,11 +181,13 @@ class _Job:
             self.image.wanted.reference.repository,
             descriptor,
             hold=self.grant.hold,
-            on_pull=self._pulled,
+            on_pull=lambda: self._pulled(str(descriptor.digest)),
         )
 
-    def _pulled(self) -> None:
+    def _pulled(self, digest: str | None = None) -> None:
         self.spent.pulls += 1
+        if digest is not None:
+            self.spent.fetched.add(digest)
 
     async def _identify(self, root: Manifest) -> Closure:
         """A lone manifest's platform stands in its config, a blob; fetch that before the layers."""
@@ -199,7 +222,20 @@ class _Job:
             for blob in closure.blobs
             if blob.digest in self.spent.fetched
         )
-        await self.tools.link(repository, closure)
+        await self.tools.link(self.client, repository, closure, self.spent.fetched)
+
+
+async def _has(
+    client: RegistryClient, repository: Repository, digest: Digest, *, manifest: bool
+) -> bool:
+    """Whether the registry says that a repository has the content: one HEAD, which is free."""
+    try:
+        if manifest:
+            await client.resolve(repository, str(digest))
+            return True
+        return await client.blob_size(repository, digest) is not None
+    except PrefetchError:
+        return False
 
 
 async def gather_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from prefetch.clock import Clock
 from prefetch.errors import BudgetExhausted, NotFound, PrefetchError
 from prefetch.events import Emit, ReferenceResolved
+from prefetch.oci.reference import Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.upstreams import Upstreams
 from prefetch.sync.wanted import Action, PlannedImage
@@ -30,6 +31,10 @@ class Resolver:
         async with asyncio.TaskGroup() as group:
             for client, some in (await self.by_client(images)).items():
                 group.create_task(self._resolve_all(client, some))
+
+    async def client_for(self, repository: Repository) -> RegistryClient:
+        """The client that serves a repository. Raises CredentialError and ConfigError."""
+        return await self._upstreams.client_for(repository)
 
     async def by_client(
         self, images: Iterable[PlannedImage]
