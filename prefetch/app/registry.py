@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
@@ -11,12 +11,14 @@ from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Parts, engine_of, parts_of
 from prefetch.credentials.credential import Login
 from prefetch.credentials.keychain import Keychain
+from prefetch.errors import PrefetchError
 from prefetch.ratelimit.budget import Reserve
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.settings import RegistrySettings, TransportSettings
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.access import AccessRules
-from prefetch.server.accesslog import Logs
+from prefetch.server.accesslog import Logs, ServerLog
+from prefetch.server.belonging import Belonging
 from prefetch.server.blobs import BlobService
 from prefetch.server.downloads import Downloads
 from prefetch.server.exclusion import Exclusion
@@ -40,6 +42,7 @@ from prefetch.server.worker import Service
 from prefetch.state.database import State
 from prefetch.state.meters import Budget, MeterPolicy
 from prefetch.sync.admission import Patience
+from prefetch.sync.catalog import Catalog
 from prefetch.sync.engine import Run
 from prefetch.sync.wanted import ImageResult, Wanted
 
@@ -86,10 +89,20 @@ async def open_service(
             log=log,
         )
         renewals = Renewals(_sync(runtime, parts), library, exclusion, log)
+        permits = Permits(
+            library=library,
+            gate=gate,
+            upstreams=upstreams,
+            rules=AccessRules(settings.access, users is not None),
+            shared=checks,
+            clock=clock,
+        )
+        belonging = Belonging(library, permits)
         manifests = ManifestService(
             library=library,
             gate=gate,
             upstreams=upstreams,
+            belonging=belonging,
             ledger=runtime.ledger,
             documents=parts.documents,
             visibilities=parts.visibilities,
@@ -114,24 +127,18 @@ async def open_service(
             library=library,
             gate=gate,
             upstreams=upstreams,
-            manifests=manifests,
+            belonging=belonging,
             transfer=parts.transfer,
             settling=settling,
             shared=fetches,
             clock=clock,
         )
-        permits = Permits(
-            library=library,
-            gate=gate,
-            upstreams=upstreams,
-            rules=AccessRules(settings.access, users is not None),
-            shared=checks,
-            clock=clock,
-        )
         pump = Pump(_PUMPS, clock)
         pulse = Pulse(library, metrics, lambda: _budgets(runtime), clock)
         witness = Witness(metrics, logs.access, log, runtime.state, clock)
-        for close in (pump.close, witness.flush, settling.close, manifests.close):
+        await settling.begin()
+        write_index = await _index_writer(runtime, log)
+        for close in (pump.close, witness.flush, write_index, settling.close, manifests.close):
             stack.push_async_callback(close)
         for close in (checks.close, fetches.close, renewals.close):
             stack.push_async_callback(close)
@@ -195,10 +202,30 @@ async def _renew_logins(runtime: Runtime, upstreams: Upstreams) -> None:
             each.renew_logins()
 
 
+async def _index_writer(runtime: Runtime, log: ServerLog) -> Callable[[], Awaitable[None]]:
+    """Writes `index.json` when what is served has changed since now."""
+    before = await runtime.state.generation()
+
+    async def write() -> None:
+        try:
+            if await runtime.state.generation() != before:
+                await Catalog(runtime.state, runtime.store).write_index(runtime.data_dir)
+        except PrefetchError as error:
+            log.warning("index.json is not up to date", reason=str(error))
+
+    return write
+
+
 async def _budgets(runtime: Runtime) -> list[Budget]:
-    """What every meter that has ever been used has left, as syncs see it."""
+    """What every meter that has ever been used has left, as syncs see it.
+
+    Under `*` clients name registries: those would make ever more of them.
+    """
+    settings = runtime.settings
     budgets = []
     for key in await runtime.ledger.meters():
+        if settings.any_registry is not None and not settings.named(key.registry):
+            continue
         policy = _policy(runtime, key.registry)
         budgets.append(await runtime.ledger.budget(key, policy))
     return budgets

@@ -10,6 +10,7 @@ the user has named it.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -21,6 +22,8 @@ from yarl import URL
 from prefetch.errors import ForbiddenAddress
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# `127.1`, `2130706433`, `0x7f.1`: some resolvers take them for addresses (inet_aton(3)).
+_SPELLED_ODDLY: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE | re.DOTALL)
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _IPV4_MASK: Final = 0xFFFFFFFF
 
@@ -128,6 +131,8 @@ class Guard:
             raise self._refusal(url.scheme or "a relative URL", "only http and https are followed")
         if url.raw_user is not None or url.raw_password is not None:
             raise self._refusal(host, "its URL carries user information")
+        if _SPELLED_ODDLY.fullmatch(host) and literal(host) is None:
+            raise self._refusal(host, "it is no name, and no address as it is usually written")
         reach = reach_of_host(host)
         if reach is not None and not self.permits(host, reach):
             raise self._refusal(host, _why(reach))

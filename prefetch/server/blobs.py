@@ -17,9 +17,9 @@ from prefetch.oci.distribution import EndpointKind
 from prefetch.oci.model import Descriptor
 from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.upstreams import Upstreams
+from prefetch.server.belonging import Belonging
 from prefetch.server.gate import MISS_WAIT, Caller, Gate
 from prefetch.server.library import Library
-from prefetch.server.manifests import ManifestService
 from prefetch.server.refusals import unavailable, unknown
 from prefetch.server.settling import Settling
 from prefetch.server.shared import Shared
@@ -123,7 +123,7 @@ class BlobService:
         library: Library,
         gate: Gate,
         upstreams: Upstreams,
-        manifests: ManifestService,
+        belonging: Belonging,
         transfer: Transfer,
         settling: Settling,
         shared: Shared,
@@ -132,7 +132,7 @@ class BlobService:
         self._library = library
         self._gate = gate
         self._upstreams = upstreams
-        self._manifests = manifests
+        self._belonging = belonging
         self._transfer = transfer
         self._settling = settling
         self._shared = shared
@@ -143,7 +143,7 @@ class BlobService:
     ) -> tuple[int, bool]:
         """A blob's size in bytes, and whether it is here; nothing is fetched."""
         info = await self._library.store.info(digest)
-        linked = await self._manifests.is_linked(repository, digest)
+        linked = await self._belonging.holds(repository, digest, caller.user)
         if info is not None and linked:
             return info.size, True
         await self._gate.check(repository, caller, _KIND, str(digest))
@@ -153,7 +153,7 @@ class BlobService:
         self, repository: Repository, digest: Digest, caller: Caller
     ) -> Whole | Arriving:
         """The blob, to be closed by whoever has it; a miss is fetched."""
-        linked = await self._manifests.is_linked(repository, digest)
+        linked = await self._belonging.holds(repository, digest, caller.user)
         reader = await self._library.store.open_reader(digest)
         if reader is not None and linked:
             return Whole(reader)
@@ -253,6 +253,8 @@ class BlobService:
         self._gate.answered(repository)
         now = self._clock.now()
         self._settling.settle(
-            repository, BlobRecord(target, descriptor.size, client.settings.name, now)
+            repository,
+            BlobRecord(target, descriptor.size, client.settings.name, now),
+            shown=fetched > 0,
         )
         return fetched

@@ -84,7 +84,7 @@ class FileBody:
             self._count(len(data))
 
     async def _empty(self, transport: asyncio.Transport) -> None:
-        """Wait until asyncio has nothing left to send, which is below its usual low-water mark."""
+        """Wait until asyncio has sent all that it holds; by its own marks, some may be left."""
         low, high = transport.get_write_buffer_limits()
         transport.set_write_buffer_limits(high=0)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -57,6 +57,8 @@ def _taken(lock: FileLock) -> bool:
 
 
 def _give_up(lock: FileLock) -> None:
-    # Whoever waits for the removed file finds that it no longer stands for the lock.
-    lock.path.unlink(missing_ok=True)
+    # Whoever waits for the removed file finds that it no longer stands for the lock. Where it
+    # cannot be removed, since the disk has become read-only, it stays, and does no harm.
+    with suppress(OSError):
+        lock.path.unlink()
     lock.release()

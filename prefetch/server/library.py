@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ _POLL_SECONDS = 0.5
 # Answers about things that do not exist are remembered too, and clients choose their names.
 _MOST_ANSWERS = 50_000
 _MOST_BYTES = 64 << 20
+_MOST_ANCESTORS = 1000
 _ATTESTATION = "unknown/unknown"
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Library:
         await self.refresh()
 
     async def linked(self, repository: Repository, digest: Digest) -> bool:
-        """Whether the content is known to be in the repository."""
+        """Whether the repository has shown that it has the content, or a sync has said so."""
 
         async def load() -> bool:
             found = await self._reading.links.linked(
@@ -119,6 +120,31 @@ class Library:
             return bool(found)
 
         return await self.remember(("linked", str(repository), str(digest)), load)
+
+    async def linked_among(
+        self, repository: Repository, digests: Collection[str]
+    ) -> Collection[str]:
+        """Those of `digests` that are linked to the repository; not remembered."""
+        return await self._reading.links.linked(repository.registry, repository.path, digests)
+
+    async def holders(self, digest: Digest) -> Collection[Repository] | None:
+        """All repositories that have the content, or something above it; None for very many."""
+
+        async def load() -> Collection[Repository] | None:
+            found: set[Repository] = set()
+            seen, waiting = {str(digest)}, [str(digest)]
+            while waiting:
+                each = waiting.pop()
+                links = await self._reading.links.repositories_of(each)
+                found |= {Repository(link.registry, link.repository) for link in links}
+                above = set(await self._reading.manifests.parents(each)) - seen
+                seen |= above
+                waiting += above
+                if len(seen) > _MOST_ANCESTORS:
+                    return None
+            return found
+
+        return await self.remember(("holders", str(digest)), load)
 
     async def repositories(self) -> Sequence[Repository]:
         """Every repository that has a reference with content, sorted."""

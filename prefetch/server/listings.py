@@ -55,13 +55,13 @@ class Listings:
         Referrers"); those that the upstream has besides are not known here.
         """
         repository = await self._visible(target, user)
-        wanted = target.parameter("artifactType")
+        wanted = target.parameter("artifactType") or None
         found = []
-        for text in (await self._library.referrers(_digest(target)))[:_MOST_REFERRERS]:
-            digest = Digest.parse(text)
-            if not await self._library.linked(repository, digest):
-                continue
-            held = await self._library.document(digest)
+        known = await self._library.referrers(_digest(target))
+        here = await self._library.linked_among(repository, known)
+        # Whatever others refer to it with takes no place from the repository's own.
+        for text in [text for text in known if text in here][:_MOST_REFERRERS]:
+            held = await self._library.document(Digest.parse(text))
             if held is not None:
                 found.append(_referrer(held.document))
         if wanted is not None:
@@ -106,7 +106,7 @@ def _link(target: Target, path: str, last: str | None) -> dict[str, str]:
 
 def _referrer(found: Document) -> dict[str, Any]:
     """Its descriptor; an image's artifact type is its config's media type."""
-    kind = found.artifact_type
+    kind = found.artifact_type or None
     if kind is None and isinstance(found, Manifest):
         kind = found.config.media_type
     descriptor: dict[str, Any] = {

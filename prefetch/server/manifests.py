@@ -28,6 +28,7 @@ from prefetch.oci.platform import ALL, PlatformSet, select
 from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.remote.registry import RegistryClient, Resolved
 from prefetch.remote.upstreams import Upstreams
+from prefetch.server.belonging import Belonging
 from prefetch.server.gate import MISS_WAIT, Caller, Gate
 from prefetch.server.library import Held, Library
 from prefetch.server.refusals import not_cached
@@ -60,6 +61,7 @@ class ManifestService:
         library: Library,
         gate: Gate,
         upstreams: Upstreams,
+        belonging: Belonging,
         ledger: Ledger,
         documents: Documents,
         visibilities: Visibilities,
@@ -69,6 +71,7 @@ class ManifestService:
         self._library = library
         self._gate = gate
         self._upstreams = upstreams
+        self._belonging = belonging
         self._ledger = ledger
         self._documents = documents
         self._visibilities = visibilities
@@ -81,8 +84,7 @@ class ManifestService:
     ) -> Found:
         """The document `digest` of a repository, servable as a whole."""
         held = await self._library.document(digest)
-        linked = held is not None and await self.is_linked(repository, digest)
-        if held is not None and linked:
+        if held is not None and await self._belonging.holds(repository, digest, caller.user):
             await self._check_servable(repository, held.document, wanted, caller)
             return Found(held, hit=True)
         await self._gate.check(repository, caller, _KIND, str(digest))
@@ -137,15 +139,6 @@ class ManifestService:
         await self._keep(repository, document)
         return Resolved(document.digest, document.media_type, len(document.raw))
 
-    async def is_linked(self, repository: Repository, digest: Digest) -> bool:
-        """Whether the repository is known to have the content, itself or below what it has."""
-        if await self._library.linked(repository, digest):
-            return True
-        for parent in await self._library.parents(digest):
-            if await self._library.linked(repository, Digest.parse(parent)):
-                return True
-        return False
-
     async def close(self) -> None:
         """Give up the holds for children that nobody has asked for."""
         tasks = list(self._holds)
@@ -195,16 +188,21 @@ class ManifestService:
             client = await self._upstreams.client_for(repository)
             held = await self._library.document(digest)
             document = held.document if held is not None else None
-            media_type = await self._named_as(repository, digest)
-            linked = await self.is_linked(repository, digest)
-            if not linked or (document is None and media_type not in _DOCUMENTS):
-                # Free, where a pull would be spent in vain on a layer that is asked for as if it
-                # were a manifest.
+            media_type = await self._named_as(digest)
+            shown = await self._library.linked(repository, digest)
+            if document is None and media_type not in _DOCUMENTS:
+                # Free, and it tells what is left. A pull would be spent in vain on a layer that is
+                # asked for as if it were a manifest.
                 media_type = (await client.resolve(repository, str(digest))).media_type
                 self._gate.answered(repository)
+                shown = True
             if document is None:
-                document = await self._pull(client, repository, digest, media_type or "")
-                self._gate.answered(repository)
+                document, pulled = await self._pull(client, repository, digest, media_type or "")
+                shown = shown or pulled
+            if not shown:
+                # It was here already, or others have had it pulled from elsewhere.
+                await client.resolve(repository, str(digest))
+            self._gate.answered(repository)
             await self._keep(repository, document)
             await self._visibilities.learn(client, repository, digest)
         except PrefetchError as error:
@@ -218,20 +216,24 @@ class ManifestService:
         repository: Repository,
         digest: Digest,
         media_type: str,
-    ) -> Document:
-        """One counted pull, out of what an index has set aside for it, or held now."""
+    ) -> tuple[Document, bool]:
+        """One counted pull, out of what an index has set aside for it, or held now.
+
+        Also says whether it was sent, or somebody else's for another repository has served.
+        """
         hold = await self._hold_of_parent(client, repository, digest)
         own = hold is None
         if hold is None:
             pulls = 2 if media_type in INDEX_TYPES else 1
             hold = await self._hold(client, repository, str(digest), pulls)
+        pulls_sent: list[Digest] = []
         try:
             document = await self._documents.fetch(
                 client,
                 repository,
                 Descriptor(media_type, digest, -1),
                 hold=hold,
-                on_pull=lambda: None,
+                on_pull=lambda: pulls_sent.append(digest),
             )
         except BaseException:
             if own:
@@ -241,13 +243,10 @@ class ManifestService:
             self._keep_for_child(hold)
         elif own:
             await self._ledger.release(hold)
-        return document
+        return document, bool(pulls_sent)
 
-    async def _named_as(self, repository: Repository, digest: Digest) -> str | None:
-        """The media type of the digest, as its tag's HEAD or a document that names it has told."""
-        for reference in (await self._library.references(repository)).values():
-            if reference.digest == str(digest):
-                return reference.media_type
+    async def _named_as(self, digest: Digest) -> str | None:
+        """The media type of the digest, as a document that names it has told."""
         for parent in await self._library.parents(digest):
             record = await self._library.record(Digest.parse(parent))
             for child in record.children if record is not None else ():
@@ -312,12 +311,11 @@ class ManifestService:
                 await self._ledger.release(hold)
 
     async def _keep(self, repository: Repository, document: Document) -> None:
-        """Write down the document, and that the repository holds it and what it names."""
+        """Write down the document, and that the repository holds it."""
         state = self._library.state
         await state.manifests.save_many([record_of(document)])
-        names = [document.digest, *(child.digest for child in document.descriptors())]
         await state.links.add_many(
-            LinkRecord(repository.registry, repository.path, str(name)) for name in names
+            [LinkRecord(repository.registry, repository.path, str(document.digest))]
         )
         await self._library.refresh()
 

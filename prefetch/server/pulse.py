@@ -70,7 +70,8 @@ class Pulse:
         return answers.plain("ready")
 
     async def _try(self) -> None:
-        """Take the database's write lock, and make a file that is gone again at once."""
+        """Read the database, take its write lock, make a file that is gone again at once."""
+        await self._library.state.generation()
         await self._library.state.run(lambda _: None)
         writer = await self._library.store.open_writer(_PROBE, _ROOM)
         if writer is not None:

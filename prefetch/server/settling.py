@@ -10,7 +10,7 @@ from prefetch.oci.platform import ALL
 from prefetch.oci.reference import Digest, Repository
 from prefetch.server.accesslog import ServerLog
 from prefetch.server.library import Library
-from prefetch.state.records import BlobRecord, ReferenceRecord
+from prefetch.state.records import BlobRecord, LinkRecord, ReferenceRecord
 from prefetch.sync.closure import closure_of
 from prefetch.sync.documents import platform_of_image, record_of
 from prefetch.sync.wanted import platforms_from_text
@@ -28,7 +28,8 @@ class Settling:
         self._library = library
         self._clock = clock
         self._log = log
-        self._came: dict[str, BlobRecord] = {}
+        self._came: dict[tuple[Repository, str], BlobRecord] = {}
+        self._shown: set[tuple[Repository, str]] = set()
         self._due: set[Repository] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -41,9 +42,14 @@ class Settling:
         cold = [record for record in records if record.digest and not record.warm]
         self._expect({Repository(record.registry, record.repository) for record in cold})
 
-    def settle(self, repository: Repository, record: BlobRecord) -> None:
-        """Content has come: look soon at what of the repository is whole now."""
-        self._came[record.digest] = record
+    def settle(self, repository: Repository, record: BlobRecord, *, shown: bool) -> None:
+        """Content has come: look soon at what of the repository is whole now.
+
+        `shown`: it has come from the repository itself, and not for another one that has it, too.
+        """
+        self._came[repository, record.digest] = record
+        if shown:
+            self._shown.add((repository, record.digest))
         self._expect({repository})
 
     async def close(self) -> None:
@@ -82,11 +88,15 @@ class Settling:
         return True
 
     async def _write_down(self) -> None:
-        """Have the database know what has come."""
-        came = dict(self._came)
+        """Have the database know what has come, and from where."""
+        came, shown = dict(self._came), set(self._shown)
         await self._library.state.blobs.save_many(came.values())
-        for digest in came:
-            self._came.pop(digest, None)
+        await self._library.state.links.add_many(
+            LinkRecord(repository.registry, repository.path, digest) for repository, digest in shown
+        )
+        self._shown -= shown
+        for key in came:
+            self._came.pop(key, None)
 
     async def _look(self, repository: Repository) -> None:
         """Find out which of the references are whole."""

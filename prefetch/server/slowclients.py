@@ -34,6 +34,7 @@ MAX_FIELD_SIZE: Final = 8190
 MAX_HEADERS: Final = 64
 """Headers of a request: a dozen from a client, as many from proxies before us."""
 
+_LINGERING = 10.0  # seconds that a body is read on for that nobody has asked for
 _LOOKS = 4  # in the time that a client has
 
 # `tcpi_bytes_acked` of Linux' struct tcp_info (linux/tcp.h), since 4.2.
@@ -107,6 +108,7 @@ class PatientServer(web.Server):
         super().__init__(
             self._first_seen,
             keepalive_timeout=client_timeout,
+            lingering_time=min(client_timeout, _LINGERING),
             max_line_size=MAX_LINE_SIZE,
             max_field_size=MAX_FIELD_SIZE,
             max_headers=MAX_HEADERS,
@@ -132,7 +134,8 @@ class PatientServer(web.Server):
         super().connection_made(handler, transport)
         self._counted(1)
         if len(self._clients) >= self._max:
-            transport.abort()
+            # Not at once: aiohttp has yet to start what it expects to be told of the end.
+            asyncio.get_running_loop().call_soon(transport.abort)
         self._clients[handler] = _Client(transport, self._clock.monotonic())
         if self._next_look is None:
             self._look_later()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -17,10 +19,13 @@ from prefetch.server.accesslog import ServerLog
 from prefetch.server.pulse import Pulse
 from prefetch.server.registry import Registry
 from prefetch.server.settings import ServeSettings
-from prefetch.server.slowclients import PatientServer
+from prefetch.server.slowclients import MAX_CONNECTIONS, PatientServer
 from prefetch.server.witness import Witness
 
 _BACKLOG = 1024
+# Open files for all but clients: databases, locks, connections to registries.
+_OTHER_FILES = 128
+_TOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ async def serve(
     clock: Clock,
 ) -> None:
     """Serve until `stop` is set, then let requests under way end, for `settings.drain` at most."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_telling(log, clock))
     chores = [asyncio.create_task(chore()) for chore in service.chores]
     server = PatientServer(
         service.registry.handle,
@@ -52,11 +59,17 @@ async def serve(
         counted=service.witness.connected,
         complained=service.witness.complained,
         malformed=answers.malformed,
+        max_connections=most_connections(),
     )
     runner = web.ServerRunner(server, shutdown_timeout=settings.drain)
     await runner.setup()
-    site = web.SockSite(runner, listener, ssl_context=tls, backlog=_BACKLOG)
-    await site.start()
+    listening = await loop.create_server(
+        server,
+        sock=listener,
+        ssl=tls,
+        backlog=_BACKLOG,
+        ssl_handshake_timeout=None if tls is None else settings.client_timeout,
+    )
     watch = asyncio.create_task(_any_failed(chores))
     try:
         stopped = asyncio.create_task(stop.wait())
@@ -65,10 +78,40 @@ async def serve(
         service.pulse.drain()
         log.info("draining", seconds=settings.drain)
     finally:
+        listening.close()
         await runner.cleanup()
         for task in (watch, *chores):
             task.cancel()
         await asyncio.gather(watch, *chores, return_exceptions=True)
+
+
+def most_connections() -> int:
+    """How many connections may be open: each may want a file, too, and something must be left."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, (files - _OTHER_FILES) // 2))
+
+
+def _telling(
+    log: ServerLog, clock: Clock
+) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Tells in a line, once a second, what asyncio would tell in a stack trace each time.
+
+    Without files for more connections that would be a thousand of them, with every try.
+    """
+    told: dict[str, float] = {}
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        what, now = str(context.get("message")), clock.monotonic()
+        if now - told.get(what, -math.inf) < _TOLD_SECONDS:
+            return
+        told[what] = now
+        error = context.get("exception")
+        kind = None if error is None else type(error).__name__
+        log.error("event loop error", what=what, type=kind)
+
+    return tell
 
 
 async def _any_failed(chores: list[asyncio.Task[None]]) -> None:

@@ -8,13 +8,14 @@ before its first spend.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefetch.clock import Clock
 from prefetch.errors import InvalidReference, PrefetchError
-from prefetch.oci.reference import Digest, Reference
+from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.state.database import State
 from prefetch.state.records import (
     BlobRecord,
@@ -53,6 +54,8 @@ class Rebuilder:
         self._documents = Documents(store)
         self._clock = clock
         self._records: dict[str, ManifestRecord] = {}
+        self._held: defaultdict[Visibility, list[tuple[Repository, tuple[str, ...]]]]
+        self._held = defaultdict(list)
 
     async def run(self, data_dir: Path) -> Rebuilt:
         """Read the whole layout. Raises StoreError when `index.json` makes no sense."""
@@ -64,6 +67,7 @@ class Rebuilder:
                 await self._restore(entry, found)
             except PrefetchError:
                 found.skipped += 1  # a root that is gone or damaged: the next sync fetches it
+        await self._link()
         await self._blobs(found)
         return found
 
@@ -99,15 +103,29 @@ class Rebuilder:
                 )
             ]
         )
-        await self._state.links.add_many(
-            LinkRecord(repository.registry, repository.path, content) for content in closure.digests
-        )
         visibility: Visibility = "public" if facts.get("visibility") == "public" else "private"
+        self._held[visibility].append((repository, closure.digests))
         await self._state.links.set_visibility(
             repository.registry, repository.path, visibility, self._clock.now()
         )
         found.references += 1
         found.incomplete += not warm
+
+    async def _link(self) -> None:
+        """Remember which repository holds what.
+
+        Documents may name anything: what a private repository holds is not taken to be in a public
+        one as well. `serve` asks the registry about that when somebody wants it there.
+        """
+        private = {digest for _, digests in self._held["private"] for digest in digests}
+        for visibility, held in self._held.items():
+            hidden = private if visibility == "public" else set()
+            await self._state.links.add_many(
+                LinkRecord(repository.registry, repository.path, digest)
+                for repository, digests in held
+                for digest in digests
+                if digest not in hidden
+            )
 
     async def _learn(self, root: Digest) -> None:
         """Read the documents at and below `root` that are in the store."""

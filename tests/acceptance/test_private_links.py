@@ -43,3 +43,9 @@ async def test_content_that_is_private_elsewhere_is_asked_for(
     # The documents themselves it has, and the registry says so.
     assert secret.digest in linked(cli, "claims/app")
     assert secret.child(PLATFORM).digest in linked(cli, "claims/app")
+    (cli.data_dir / "prefetch.db").unlink()
+    rebuilt = await cli("--config", config, "db", "rebuild")
+    assert rebuilt.code == 0, rebuilt.stderr
+    # What is public must not come to hold what is private for having named it.
+    assert blobs <= linked(cli, "corp/app")
+    assert not blobs & linked(cli, "claims/app")

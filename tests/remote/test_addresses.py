@@ -76,6 +76,13 @@ def test_every_address_has_a_class(
         ("registry.example", "http://169.254.169.254/latest/meta-data", False),
         ("registry.example", "http://[::ffff:169.254.169.254]/", False),
         ("registry.example", "http://[fe80::1%25eth0]/", False),
+        ("registry.example", "http://127.1/x", False),
+        ("registry.example", "http://2130706433/x", False),
+        ("registry.example", "http://0x7f.0.0.1/x", False),
+        ("registry.example", "http://0x7f000001/x", False),
+        ("registry.example", "http://017700000001./x", False),
+        ("registry.example", "https://cdn1.example/x", True),
+        ("127.0.0.1", "http://127.1/x", False),
         ("registry.example", "ftp://cdn.example/x", False),
         ("registry.example", "file:///etc/passwd", False),
         ("registry.example", "https://user:pw@cdn.example/x", False),
@@ -152,6 +159,20 @@ async def test_the_registrys_own_host_may_be_anywhere() -> None:
     names = Names({"registry.example": ["169.254.1.1"]})
     resolver = GuardedResolver(names, Guard("registry.example", "registry.example"))
     assert len(await resolver.resolve("registry.example")) == 1
+
+
+async def test_a_registry_that_a_client_has_named_is_public_or_nothing() -> None:
+    names = Names({"registry.example": ["10.0.0.1"], "hub.example": ["1.1.1.1", "10.0.0.1"]})
+    guard = Guard("registry.example", "registry.example", public_only=True)
+    guard.check(URL("https://registry.example/v2/"))
+    with pytest.raises(ForbiddenAddress):
+        await GuardedResolver(names, guard).resolve("registry.example")
+    guard = Guard("hub.example", "hub.example", public_only=True)
+    found = await GuardedResolver(names, guard).resolve("hub.example")
+    assert [each["host"] for each in found] == ["1.1.1.1"]
+    for address in ("10.0.0.1", "127.0.0.1", "169.254.169.254"):
+        with pytest.raises(ForbiddenAddress):
+            Guard(address, address, public_only=True).check(URL(f"https://{address}/v2/"))
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,11 @@ def ingested(cli: CommandLine, digest: str) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def starts_at(header: str | None) -> int:
+    """Where a request that was resumed by `Range: bytes=<start>-` begins; 0 without one."""
+    return int(header.removeprefix("bytes=").removesuffix("-")) if header else 0
+
+
 def content_gets(upstream: Upstream) -> dict[str, int]:
     """How often each manifest and blob was fetched from the upstream, by digest or tag."""
     counts: dict[str, int] = {}

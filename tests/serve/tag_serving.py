@@ -248,13 +248,15 @@ def closed_port() -> int:
 
 
 @asynccontextmanager
-async def running(cli: CommandLine, config: Path, *words: str | Path) -> AsyncIterator[Cache]:
+async def running(
+    cli: CommandLine, config: Path, *words: str | Path, ends_with: Iterable[int] = (0,)
+) -> AsyncIterator[Cache]:
     """`prefetch serve` while the block lasts; afterwards AssertionError if it was not well."""
     cache = await start_cache(cli, *words, config=config)
     try:
         yield cache
     finally:
         ended = await cache.stop()
-    assert ended.code == 0, ended.stderr
+    assert ended.code in ends_with, ended.stderr
     assert_no_crash(ended)
     assert "internal error" not in ended.stderr, ended.stderr

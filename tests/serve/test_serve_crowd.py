@@ -10,11 +10,16 @@ from pathlib import Path
 from blob_serving import (
     MIB,
     PLATFORM,
+    blob_path,
     content_gets,
+    get,
     get_stubbornly,
     ingested,
+    introduced,
     pull,
+    pull_documents,
     serving,
+    starts_at,
     until,
     whole,
 )
@@ -60,8 +65,7 @@ async def test_the_worker_that_fetches_is_killed(
         assert victim not in _workers(cache)
     assert content_gets(up) == _once(app) | {layer.digest: 2}
     first, second = up.log.select(kind="cdn", reference=layer.digest)
-    start = int((second.range or "").removeprefix("bytes=").removesuffix("-"))
-    assert 3 * MIB < start <= first.bytes_sent
+    assert 3 * MIB < starts_at(second.range) <= first.bytes_sent
 
 
 async def test_a_sync_beside_clients(cli: CommandLine, upstream: UpstreamFactory) -> None:
@@ -87,6 +91,34 @@ async def test_clients_follow_a_sync(cli: CommandLine, upstream: UpstreamFactory
         await _all_get_all(cache, app, clients=20)
         assert (await syncing).code == 0
     assert content_gets(up) == _once(app)
+
+
+async def test_small_requests_do_not_wait_for_downloads(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    """However many layers are under way, and waiting for their turn."""
+    up = await upstream()
+    names = [f"library/big{number}" for number in range(20)]
+    layers = [
+        up.content.put(name, image(name, layers=1, layer_size=MIB), "1").child(PLATFORM).blobs[1]
+        for name in names
+    ]
+    app = up.content.put("library/app", image("app"), "1")
+    async with serving(cli, up, "--workers", "2", max_fetches=9) as cache:
+        paths = [
+            await introduced(cache, layer.digest, name)
+            for name, layer in zip(names, layers, strict=True)
+        ]
+        up.faults.add("slow", kind="cdn", count=None, bytes_per_second=MIB // 3)
+        downloads = [asyncio.create_task(get(cache, path)) for path in paths]
+        await until(lambda: up.log.counts(kind="cdn") == 7)
+        async with asyncio.timeout(5):
+            top, _ = await pull_documents(lambda path: get(cache, path), "library/app", "1")
+            missing = await get(cache, blob_path("library/app", f"sha256:{'0' * 64}"))
+        assert (top.digest, missing.status) == (app.digest, 404)
+        up.faults.clear()
+        assert all(each.complete for each in await asyncio.gather(*downloads))
+    assert up.log.peak(kind="cdn") == 7
 
 
 def _put(up: Upstream, *, layers: int, size: int) -> Image:

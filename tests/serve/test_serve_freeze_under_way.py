@@ -42,7 +42,7 @@ async def place(cli: CommandLine, tmp_path: Path) -> AsyncIterator[Place]:
 async def test_a_download_under_way_is_brought_to_its_end(place: Place) -> None:
     name, upstream = "library/cold", place.upstream
     layer = child_of(place.cold).blobs[-1]
-    upstream.faults.add("slow", kind="cdn", reference=layer.digest, bytes_per_second=1500)
+    upstream.faults.add("slow", kind="cdn", reference=layer.digest, bytes_per_second=600)
     async with running(place.cli, place.config) as cache:
         await ask(cache, COLD)
         await ask(cache, manifest_path(name, child_of(place.cold).digest))
@@ -65,7 +65,7 @@ async def test_a_moved_tag_that_is_being_fetched_stays_where_it_is(place: Place)
     """What was proven warm is what is pulled, all through the window."""
     upstream = place.upstream
     new = put_image(upstream, NAME, version="new")
-    upstream.faults.add("slow", kind="cdn", bytes_per_second=1500, count=None)
+    upstream.faults.add("slow", kind="cdn", bytes_per_second=600, count=None)
     async with running(place.cli, place.config) as cache:
         upstream.content.move(NAME, "1", new.digest)
 

@@ -21,6 +21,7 @@ from tag_serving import (
 )
 
 from prefetch.demo.upstream import Upstream
+from support.clock import ManualClock
 from support.factories import UpstreamFactory
 from support.processes import CommandLine
 
@@ -83,7 +84,8 @@ async def test_a_moved_tag_is_fetched_behind_and_then_served(
 async def test_without_budget_the_old_image_stays_until_there_is_some(
     cli: CommandLine, upstream: UpstreamFactory, tmp_path: Path
 ) -> None:
-    source = await upstream(limit=10, window=8)
+    clock = ManualClock()
+    source = await upstream(clock=clock, limit=10, window=3600)
     old = put_image(source, NAME, "1")
     config = configured(tmp_path, source)
     await sync(cli, config, "app:1")
@@ -100,7 +102,7 @@ async def test_without_budget_the_old_image_stays_until_there_is_some(
         async def told() -> bool:
             return NO_PULLS in (await ask(cache, TAG)).warning
 
-        await until(told, seconds=3)
+        await until(told)
         replies = await ask_together(cache, [TAG] * 50)
 
         assert {(reply.status, reply.digest) for reply in replies} == {(200, old.digest)}
@@ -108,6 +110,7 @@ async def test_without_budget_the_old_image_stays_until_there_is_some(
         # The reserve of two is for others.
         assert (source.log.pulls, meter.remaining()) == (0, 2)
         await pulls_whole(cache, NAME, "1", old)
+        clock.advance(3600)
 
         async def served() -> bool:
             return (await ask(cache, TAG)).digest == new.digest

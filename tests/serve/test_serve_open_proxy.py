@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import pytest
 import trustme
-
 from api_serving import (
     Server,
     Trap,
@@ -23,10 +22,10 @@ from api_serving import (
     configure,
     running,
     shapes,
-    sync,
     until,
 )
 from island import METADATA, PRIVATE, PUBLIC, Forwarder, Hosts, on_an_island
+
 from prefetch.demo.images import Image, image
 from prefetch.demo.upstream import Upstream
 from support.processes import CommandLine
@@ -171,7 +170,7 @@ class Island:
                 "lan.example": [PRIVATE],
                 "metadata.example": [METADATA],
                 "mapped.example": [f"::ffff:{METADATA}", "::ffff:127.0.0.1", f"::ffff:{PRIVATE}"],
-                "none.example": ["0.0.0.0"],  # noqa: S104 - what must not be contacted
+                "none.example": ["0.0.0.0"],
             }
         )
 
@@ -241,6 +240,8 @@ def test_an_open_server_asks_public_registries_and_no_others(
                         ), (path, told)
             assert world.visits() == []
             pulls(server, "public.example:8443", image("app"))
+            # Clients have named these registries: they make no series of their own.
+            assert not re.search(r'registry="(?!docker\.io")', server.ask("/metrics").body.decode())
         assert public.log.counts(kind="manifest", method="GET") > 0
 
     island(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -108,6 +109,36 @@ async def test_while_the_database_is_locked_blobs_come_all_the_same(
             await asyncio.sleep(0.5)
             other.execute("ROLLBACK")
         await until(lambda: _is_warm(cli, _REFERENCE))
+
+
+async def test_killed_before_it_has_counted_as_warm(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    """Whoever serves next finds it whole."""
+    up = await upstream()
+    app = up.content.put(NAME, image("app"), "1")
+    async with serving(cli, up) as cache:
+        assert await pull(lambda path: get(cache, path), NAME, "1") == whole(app)
+        await cache.kill()
+    assert not await _is_warm(cli, _REFERENCE)
+    await up.close()
+    async with serving(cli, up) as cache:
+        await until(lambda: _is_warm(cli, _REFERENCE))
+
+
+async def test_the_layout_names_what_clients_have_brought(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    up = await upstream()
+    app = up.content.put(NAME, image("app"), "1")
+    async with serving(cli, up) as cache:
+        assert await pull(lambda path: get(cache, path), NAME, "1") == whole(app)
+    index = json.loads((cli.cache / "index.json").read_text())
+    named = {
+        each["annotations"]["org.opencontainers.image.ref.name"]: each["digest"]
+        for each in index["manifests"]
+    }
+    assert named == {_REFERENCE: app.digest}
 
 
 async def test_a_sync_and_clients_complete_an_image_together(

@@ -58,14 +58,14 @@ async def test_a_slow_but_steady_client_is_not(
     cli: CommandLine, upstream: UpstreamFactory, here: bool
 ) -> None:
     up, layer = await one_layer(upstream, size=32 * MIB)
-    async with serving(cli, up, client_timeout="1s") as cache:
+    async with serving(cli, up, client_timeout="2s") as cache:
         path = await introduced(cache, layer.digest)
         if here:
             await get(cache, path)
         stream = await Stream.open(cache, path)
         for _ in range(10):
             assert await stream.take(stream.received + MIB // 4)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
         await stream.rest()
     assert (stream.complete, stream.digest) == (True, layer.digest)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+from contextlib import closing
 
 import pytest
 from blob_serving import (
@@ -23,6 +25,7 @@ from blob_serving import (
 
 from prefetch.demo.blobs import Blob
 from prefetch.demo.images import image
+from support.cache import Cache
 from support.factories import UpstreamFactory, UpstreamProcessFactory
 from support.processes import CommandLine, UpstreamProcess
 
@@ -34,6 +37,7 @@ async def test_first_bytes_and_a_restart(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_first_bytes_and_a_restart_of_a_gigabyte(
     cli: CommandLine, upstream_process: UpstreamProcessFactory
 ) -> None:
@@ -152,6 +156,22 @@ async def test_killed_between_the_last_byte_and_its_name(
     assert answers[0].digest == layer.digest
 
 
+async def test_one_connection_for_all(cli: CommandLine, upstream: UpstreamFactory) -> None:
+    """It goes on after a body that has arrived meanwhile, after a part of one, and after 416."""
+    up, layer = await one_layer(upstream, size=4 * MIB, rate=8 * MIB)
+    async with serving(cli, up) as cache:
+        path = await introduced(cache, layer.digest)
+        headers = [{}, {"Range": "bytes=10-19"}, {"Range": f"bytes={layer.size}-"}, {}]
+        answers = await asyncio.to_thread(_ask_in_a_row, cache, path, headers)
+    whole, part = layer.read(), layer.read(10, 20)
+    assert [(status, body) for status, body in answers if status != 416] == [
+        (200, whole),
+        (206, part),
+        (200, whole),
+    ]
+    assert [status for status, _ in answers] == [200, 206, 416, 200]
+
+
 async def test_told_to_stop_it_lets_downloads_end(
     cli: CommandLine, upstream: UpstreamFactory
 ) -> None:
@@ -187,10 +207,25 @@ async def _begins_early_and_goes_on(
     here = ingested(cli, layer.digest)
     assert layer.size // 4 < here < layer.size
     async with serving(cli, up) as cache:
-        stream = await get(cache, path)
+        stream = await get(cache, path, seconds=100)
     assert (stream.complete, stream.digest) == (True, layer.digest)
     ranges = [request["range"] for request in _requests(up, layer)]
     assert ranges == [None, f"bytes={here}-"]
+
+
+def _ask_in_a_row(
+    cache: Cache, path: str, headers: list[dict[str, str]]
+) -> list[tuple[int, bytes]]:
+    """Several requests over one connection, which is never made again."""
+    with closing(http.client.HTTPConnection(cache.address, timeout=20)) as connection:
+        connection.connect()
+        connection.auto_open = False
+        answers = []
+        for each in headers:
+            connection.request("GET", path, headers=each)
+            answer = connection.getresponse()
+            answers.append((answer.status, answer.read()))
+        return answers
 
 
 def _requests(up: UpstreamProcess, layer: Blob) -> list[dict[str, object]]:

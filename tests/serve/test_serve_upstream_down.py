@@ -11,6 +11,7 @@ import pytest
 from tag_serving import (
     Mute,
     Reply,
+    ask,
     ask_many,
     configure,
     manifest_path,
@@ -18,6 +19,7 @@ from tag_serving import (
     put_image,
     running,
     sync,
+    until,
 )
 
 from prefetch.demo.images import Image
@@ -87,6 +89,8 @@ async def test_ten_thousand_requests_without_an_upstream(place: Place) -> None:
     for share in (0.5, 0.99):
         allowed = 3 * percentile(before, share) + 0.02
         assert percentile(replies, share) < allowed, f"at {share}"
+    # That is no reason to take the cache out of service.
+    assert (await ask(place.cache, "/readyz")).status == 200
     told = await metrics(place.cache)
     assert told['prefetch_stale_answers_total{reason="down"}'] > 0
     assert told['prefetch_requests_total{kind="manifest",method="GET",status="200"}'] == 13_000
@@ -96,6 +100,12 @@ async def test_many_requests_beside_a_silent_upstream(place: Place) -> None:
     await place.ask(2000)
     await place.upstream.close()
     async with Mute(place.upstream.port) as mute:
+
+        async def reached() -> bool:
+            await place.ask(2 * IMAGES)
+            return mute.connections > 0
+
+        await until(reached)
         replies = await place.ask(3000)
         # No more is under way at once than the registry may be asked at once.
         assert 1 <= mute.connections <= 8
