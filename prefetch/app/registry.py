@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 
 from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Parts, engine_of, parts_of
@@ -54,6 +55,7 @@ _PATIENCE = TransportSettings(
 # Checks are small and many; that they are many more than fetches does no harm.
 _CHECKS_AT_ONCE = 256
 _PUMPS = 2
+_CACHED_SETTINGS = 1024
 _LOGIN_SECONDS = 300.0
 
 
@@ -162,6 +164,7 @@ def _upstreams(runtime: Runtime) -> Upstreams:
     """The registries as clients' misses meet them: less patient, and free to use the reserve."""
     settings = runtime.settings
 
+    @lru_cache(_CACHED_SETTINGS)
     def settings_for(name: str) -> RegistrySettings:
         found = settings.registry(name)
         if not settings.serve.reserve_for_sync:

@@ -51,7 +51,8 @@ class Library:
     """Answers from memory. All methods may raise StateError and StoreError.
 
     `reading` is another connection to the database that `state` is: what is read is not held up
-    by a write that waits for somebody's lock.
+    by a write that waits for somebody's lock. `epoch` moves when something is dropped: what was
+    made of answers before that may be wrong.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Library:
         self.store = store
         self._stored = documents
         self._clock = clock
+        self.epoch = 0
         self._generation = -1
         self._freeze: FreezeRecord | None = None
         self._answers: dict[tuple[str, ...], asyncio.Future[Any]] = {}
@@ -82,6 +84,7 @@ class Library:
             self._freeze = await self._reading.freezes.get(self._clock.now())
             self._generation = generation
             self._answers.clear()
+            self.epoch += 1
 
     async def watch(self) -> None:
         """Refresh for ever; a state that cannot be read for a while is asked again."""
@@ -108,6 +111,7 @@ class Library:
     async def forget_references(self, repository: Repository) -> None:
         """Read them anew, after a change that is none to others, or to be seen at once."""
         self._answers.pop(("references", str(repository)), None)
+        self.epoch += 1
         await self.refresh()
 
     async def linked(self, repository: Repository, digest: Digest) -> bool:

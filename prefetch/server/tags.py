@@ -43,6 +43,7 @@ _STALE_CAUSES: dict[str, StaleReason] = {
     "frozen": "frozen",
 }
 _KIND = EndpointKind.MANIFEST
+_MOST_READY = 20_000
 # How much more rarely tags are checked where each check costs a pull.
 _COSTLY_FACTOR = 10
 
@@ -54,6 +55,18 @@ class TagAnswer:
     digest: Digest
     stale: StaleReason | None = None
     age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An answer that needs no looking up, in this epoch of the library's and until then."""
+
+    answer: TagAnswer
+    epoch: int
+    until: float
+
+    def holds(self, epoch: int, now: float) -> bool:
+        return epoch == self.epoch and now < self.until
 
 
 class Tags:
@@ -86,11 +99,35 @@ class Tags:
         self._platforms = platforms
         self._clock = clock
         self._began: dict[str, float] = {}
+        self._ready: dict[tuple[Repository, str], _Ready] = {}
         # As few as there are ways in which syncs were asked for platforms.
         self._unions: dict[str, PlatformSet] = {}
 
     async def answer(self, repository: Repository, tag: str, caller: Caller) -> TagAnswer:
         """The digest to answer with."""
+        ready = self._ready.get((repository, tag))
+        if ready is not None and ready.holds(self._library.epoch, self._clock.monotonic()):
+            return ready.answer
+        epoch = self._library.epoch
+        answer = await self._found(repository, tag, caller)
+        await self._keep_ready(repository, tag, answer, epoch)
+        return answer
+
+    async def _keep_ready(
+        self, repository: Repository, tag: str, answer: TagAnswer, epoch: int
+    ) -> None:
+        """Remember an answer that is good until the tag has to be looked at again."""
+        record = await self._record(repository.tagged(tag))
+        if answer.stale is not None or record is None or record.digest != str(answer.digest):
+            return
+        if not await self._is_whole(record) or not self._is_fresh(record):
+            return
+        left = self._settings.tag_ttl - self._age(record)
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        self._ready[repository, tag] = _Ready(answer, epoch, self._clock.monotonic() + left)
+
+    async def _found(self, repository: Repository, tag: str, caller: Caller) -> TagAnswer:
         reference = repository.tagged(tag)
         record = await self._record(reference)
         if record is None or record.digest is None:

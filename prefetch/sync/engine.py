@@ -11,7 +11,7 @@ from datetime import datetime
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
 from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
-from prefetch.oci.reference import Digest, Repository
+from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
@@ -103,15 +103,23 @@ class Engine:
             unchanged = record is not None and record.warm and record.digest == image.digest
             if not unchanged and image.closure is not None:
                 try:
-                    await self._link(image.wanted.reference.repository, image.closure)
+                    await self._link(image, image.closure)
                 except PrefetchError as error:
                     self._finish(run, image, Outcome.FAILED, problem=Problem.of(error))
                     continue
             self._finish(run, image, Outcome.UNCHANGED if unchanged else Outcome.SYNCED)
 
-    async def _link(self, repository: Repository, closure: Closure) -> None:
+    async def _link(self, image: PlannedImage, closure: Closure) -> None:
+        repository = image.wanted.reference.repository
         client = await self._resolver.client_for(repository)
         await self._fetcher.link(client, repository, closure)
+        await self._learn(client, image)
+
+    async def _learn(self, client: RegistryClient, image: PlannedImage) -> None:
+        """Find out who may see the image's repository."""
+        if image.digest is not None:
+            repository = image.wanted.reference.repository
+            await self._visibilities.learn(client, repository, Digest.parse(image.digest))
 
     async def _run_client(
         self,
@@ -153,9 +161,7 @@ class Engine:
             image.closure = await self._fetcher.fetch(
                 client, image, grant, run.spent[image.wanted.name]
             )
-            if image.digest is not None:
-                repository = image.wanted.reference.repository
-                await self._visibilities.learn(client, repository, Digest.parse(image.digest))
+            await self._learn(client, image)
         except BudgetExhausted:
             return True
         except PrefetchError as error:

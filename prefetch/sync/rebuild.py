@@ -8,7 +8,6 @@ before its first spend.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,8 +53,8 @@ class Rebuilder:
         self._documents = Documents(store)
         self._clock = clock
         self._records: dict[str, ManifestRecord] = {}
-        self._held: defaultdict[Visibility, list[tuple[Repository, tuple[str, ...]]]]
-        self._held = defaultdict(list)
+        # What each repository holds, by whether it was known to be private.
+        self._held: dict[bool, list[tuple[Repository, tuple[str, ...]]]] = {True: [], False: []}
 
     async def run(self, data_dir: Path) -> Rebuilt:
         """Read the whole layout. Raises StoreError when `index.json` makes no sense."""
@@ -103,8 +102,9 @@ class Rebuilder:
                 )
             ]
         )
-        visibility: Visibility = "public" if facts.get("visibility") == "public" else "private"
-        self._held[visibility].append((repository, closure.digests))
+        told = facts.get("visibility")
+        visibility: Visibility = "public" if told == "public" else "private"
+        self._held[told == "private"].append((repository, closure.digests))
         await self._state.links.set_visibility(
             repository.registry, repository.path, visibility, self._clock.now()
         )
@@ -114,12 +114,12 @@ class Rebuilder:
     async def _link(self) -> None:
         """Remember which repository holds what.
 
-        Documents may name anything: what a private repository holds is not taken to be in a public
+        Documents may name anything: what a private repository holds is not taken to be in another
         one as well. `serve` asks the registry about that when somebody wants it there.
         """
-        private = {digest for _, digests in self._held["private"] for digest in digests}
-        for visibility, held in self._held.items():
-            hidden = private if visibility == "public" else set()
+        private = {digest for _, digests in self._held[True] for digest in digests}
+        for is_private, held in self._held.items():
+            hidden = set() if is_private else private
             await self._state.links.add_many(
                 LinkRecord(repository.registry, repository.path, digest)
                 for repository, digests in held
