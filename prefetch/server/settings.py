@@ -71,7 +71,7 @@ class ServeSettings:
     reserve_for_sync: bool = False
     drain: float = 30.0
     client_timeout: float = 60.0
-    misses_per_second: float = 50.0
+    misses_per_second: float = 200.0
     max_fetches: int = 64
 
     @property
