@@ -81,7 +81,7 @@ class Witness:
             self._metrics.error("bad_request")
         else:
             self._metrics.error("internal")
-            self._log.error("internal error", type=type(error).__name__, where=_places(error))
+            self._log.error("internal error", type=type(error).__name__, where=places(error))
 
     def stale(self, answer: TagAnswer) -> None:
         """A tag was answered with what may not be its latest digest."""
@@ -100,7 +100,7 @@ class Witness:
     def crashed(self, error: Exception, exchange: Exchange) -> None:
         """A bug: where it is, and never what the request carried."""
         self._log.error(
-            "internal error", type=type(error).__name__, where=_places(error), kind=exchange.kind
+            "internal error", type=type(error).__name__, where=places(error), kind=exchange.kind
         )
 
     async def watch(self) -> None:
@@ -117,7 +117,7 @@ class Witness:
                 await self._state.blobs.served(served, self._clock.now())
 
 
-def _places(error: BaseException) -> str:
+def places(error: BaseException) -> str:
     """Where it came from, innermost first: functions and lines, no values."""
     frames = traceback.extract_tb(error.__traceback__)[-_TRACE_LINES:]
     return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))

@@ -20,7 +20,7 @@ from prefetch.server.pulse import Pulse
 from prefetch.server.registry import Registry
 from prefetch.server.settings import ServeSettings
 from prefetch.server.slowclients import MAX_CONNECTIONS, PatientServer
-from prefetch.server.witness import Witness
+from prefetch.server.witness import Witness, places
 
 _BACKLOG = 1024
 # Open files for all but clients: databases, locks, connections to registries.
@@ -109,7 +109,8 @@ def _telling(
         told[what] = now
         error = context.get("exception")
         kind = None if error is None else type(error).__name__
-        log.error("event loop error", what=what, type=kind)
+        where = None if error is None else places(error)
+        log.error("event loop error", what=what, type=kind, where=where)
 
     return tell
 
