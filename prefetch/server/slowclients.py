@@ -129,6 +129,13 @@ class PatientServer(web.Server):
         """aiohttp: what handles a new connection."""
         return _Connection(self, self._malformed, loop=asyncio.get_running_loop(), **self._kwargs)
 
+    def _make_request(self, *arguments: Any) -> web.BaseRequest:
+        protocol = arguments[2]
+        if protocol.transport is None:
+            # The client has gone since; aiohttp has no other way to end the connection's task here.
+            raise asyncio.CancelledError
+        return super()._make_request(*arguments)
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """aiohttp: a client has connected."""
         super().connection_made(handler, transport)
@@ -205,6 +212,9 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """aiohttp: the answer to a request that its parser (400) or its handler has failed at."""
+        if self.transport is None:
+            # Nobody is there to be told, and aiohttp would look for the client's address.
+            raise ConnectionResetError("the client has gone")
         response = super().handle_error(request, status, exc, message)
         if self._malformed is None or status != HTTPStatus.BAD_REQUEST:
             return response
