@@ -18,7 +18,7 @@ from prefetch.oci.model import Descriptor
 from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.belonging import Belonging
-from prefetch.server.gate import MISS_WAIT, Caller, Gate
+from prefetch.server.gate import Caller, Gate
 from prefetch.server.library import Library
 from prefetch.server.refusals import unavailable, unknown
 from prefetch.server.settling import Settling
@@ -187,12 +187,11 @@ class BlobService:
                 for child in children:
                     if child.digest == digest:
                         return child
-        if not self._shared.running(("blob head", repository, digest)):
-            self._gate.count_miss(caller)
-        return await self._shared.run(
+        return await self._gate.miss(
+            self._shared,
+            caller,
             ("blob head", repository, digest),
             lambda: self._look(repository, digest),
-            timeout=MISS_WAIT,
         )
 
     async def _look(self, repository: Repository, digest: Digest) -> Descriptor:

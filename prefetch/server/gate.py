@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from prefetch.clock import Clock
 from prefetch.errors import (
@@ -23,11 +23,14 @@ from prefetch.server.accesslog import ServerLog
 from prefetch.server.health import Health, MissRate, Negatives
 from prefetch.server.library import Library
 from prefetch.server.refusals import Refusal, frozen, no_registry, not_cached, of_error, unavailable
+from prefetch.server.shared import Shared
 from prefetch.state.ledger import Ledger
 from prefetch.state.meters import MeterKey, MeterPolicy
 
 MISS_WAIT: Final = 20.0
 """Seconds that a client waits for something small that is not cached; the fetch goes on alone."""
+
+T = TypeVar("T")
 
 # What may have passed already: a disk, a database.
 _BRIEFLY = 2.0
@@ -130,6 +133,21 @@ class Gate:
     def count_miss(self, caller: Caller) -> None:
         """One more fetch that this client causes. Raises Refusal (503) for too many."""
         self._rate.take(caller.address)
+
+    async def miss(
+        self,
+        shared: Shared,
+        caller: Caller,
+        key: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+    ) -> T:
+        """What `work` finds out for a client that waits for it; a miss of its own if it begins it.
+
+        Raises what `work` raises, and Refusal (503) for too many misses or too long a wait.
+        """
+        if not shared.running(key):
+            self.count_miss(caller)
+        return await shared.run(key, work, timeout=MISS_WAIT)
 
     def is_down(self, repository: Repository) -> bool:
         """Whether whoever can do without the registry should."""

@@ -88,12 +88,11 @@ class ManifestService:
             await self._check_servable(repository, held.document, wanted, caller)
             return Found(held, hit=True)
         await self._gate.check(repository, caller, _KIND, str(digest))
-        if not self._shared.running((repository, digest)):
-            self._gate.count_miss(caller)
-        held = await self._shared.run(
+        held = await self._gate.miss(
+            self._shared,
+            caller,
             (repository, digest),
             lambda: self._fetch(repository, digest, wanted),
-            timeout=MISS_WAIT,
         )
         return Found(held, hit=False)
 
@@ -103,12 +102,11 @@ class ManifestService:
         Refused when the GET that follows would be.
         """
         await self._gate.check(repository, caller, _KIND, str(digest))
-        if not self._shared.running(("head", repository, digest)):
-            self._gate.count_miss(caller)
-        return await self._shared.run(
+        return await self._gate.miss(
+            self._shared,
+            caller,
             ("head", repository, digest),
             lambda: self._look(repository, digest),
-            timeout=MISS_WAIT,
         )
 
     async def _look(self, repository: Repository, digest: Digest) -> Resolved:

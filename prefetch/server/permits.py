@@ -20,7 +20,7 @@ from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.access import AccessRules
-from prefetch.server.gate import MISS_WAIT, Caller, Gate
+from prefetch.server.gate import Caller, Gate
 from prefetch.server.library import Library
 from prefetch.server.refusals import Refusal, unknown
 from prefetch.server.shared import Shared
@@ -67,10 +67,11 @@ class Permits:
             return
         key = _key(target)
         await self._gate.check(repository, caller, kind, key)
-        if not self._shared.running((repository, kind, key)):
-            self._gate.count_miss(caller)
-        public = await self._shared.run(
-            (repository, kind, key), lambda: self._ask(repository, kind, target), timeout=MISS_WAIT
+        public = await self._gate.miss(
+            self._shared,
+            caller,
+            (repository, kind, key),
+            lambda: self._ask(repository, kind, target),
         )
         if not public:
             refusal = unknown(kind)

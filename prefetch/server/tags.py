@@ -22,7 +22,7 @@ from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.remote.registry import Resolved
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.exclusion import Exclusion
-from prefetch.server.gate import MISS_WAIT, Caller, Gate
+from prefetch.server.gate import Caller, Gate
 from prefetch.server.library import Library
 from prefetch.server.manifests import ManifestService
 from prefetch.server.refusals import Refusal, unavailable, unknown
@@ -228,10 +228,8 @@ class Tags:
         """The digest of a tag of which nothing whole is here: whoever asks has to wait for it."""
         key = ("tag", str(reference))
         await self._gate.check(reference.repository, caller, _KIND, reference.target)
-        if not self._shared.running(key):
-            self._gate.count_miss(caller)
-        return await self._shared.run(
-            key, lambda: self._check(reference, record), timeout=MISS_WAIT
+        return await self._gate.miss(
+            self._shared, caller, key, lambda: self._check(reference, record)
         )
 
     async def _check(self, reference: Reference, known: ReferenceRecord | None) -> Digest:
