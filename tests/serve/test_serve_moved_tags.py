@@ -6,11 +6,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tag_aging import (
+    BEHIND,
+    FAILED,
+    NAME,
+    NO_PULLS,
+    TAG,
+    configured,
+    expired,
+)
 from tag_serving import (
     ask,
     ask_together,
     child_of,
-    configure,
     manifest_path,
     parts_of,
     pulls_whole,
@@ -20,26 +28,9 @@ from tag_serving import (
     until,
 )
 
-from prefetch.demo.upstream import Upstream
 from support.clock import ManualClock
 from support.factories import UpstreamFactory
 from support.processes import CommandLine
-
-NAME = "library/app"
-TAG = manifest_path(NAME, "1")
-TTL = 1.0
-BEHIND = "the upstream has another one, which is being fetched"
-NO_PULLS = "there are no pulls left for what it has now"
-FAILED = "the upstream could not be asked"
-
-
-def configured(tmp_path: Path, upstream: Upstream) -> Path:
-    waits = {"tag_ttl": f"{TTL}s", "tag_wait": "2s"}
-    return configure(tmp_path / "prefetch.yaml", {"docker.io": upstream.url}, **waits)
-
-
-async def expired() -> None:
-    await asyncio.sleep(1.1 * TTL)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -7,11 +7,17 @@ import time
 from pathlib import Path
 
 import pytest
+from tag_aging import (
+    NAME,
+    NO_PULLS,
+    TAG,
+    configured,
+    expired,
+    heads,
+)
 from tag_serving import (
     ask,
     ask_together,
-    asked,
-    configure,
     manifest_path,
     metrics,
     put_image,
@@ -19,29 +25,9 @@ from tag_serving import (
     sync,
 )
 
-from prefetch.demo.upstream import Upstream
 from support.cache import Cache
 from support.factories import UpstreamFactory
 from support.processes import CommandLine
-
-NAME = "library/app"
-TAG = manifest_path(NAME, "1")
-TTL = 1.0
-NO_PULLS = "there are no pulls left for what it has now"
-FAILED = "the upstream could not be asked"
-
-
-def configured(tmp_path: Path, upstream: Upstream, **settings: object) -> Path:
-    given = {"tag_ttl": f"{TTL}s", "tag_wait": "2s", **settings}
-    return configure(tmp_path / "prefetch.yaml", {"docker.io": upstream.url}, **given)
-
-
-async def expired() -> None:
-    await asyncio.sleep(1.1 * TTL)
-
-
-def heads(upstream: Upstream) -> int:
-    return asked(upstream, method="HEAD")
 
 
 async def coalesced(cache: Cache) -> float:
