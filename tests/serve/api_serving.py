@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from listener import Listener
 
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
@@ -333,42 +335,22 @@ class UpstreamThread:
         asyncio.run_coroutine_threadsafe(work(), self._loop).result(20)
 
 
-class Trap:
+class Trap(Listener):
     """Listens and counts who comes: nobody should."""
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
-        self._listener = socket.create_server((host, port))
-        self.port = int(self._listener.getsockname()[1])
+        super().__init__(host, port)
         self.visits: list[bytes] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        while True:
+    def handle(self, line: socket.socket) -> None:
+        """Keep what comes first, and answer it."""
+        with line:
+            line.settimeout(2)
             try:
-                line, _ = self._listener.accept()
+                self.visits.append(line.recv(4096))
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             except OSError:
-                return
-            with line:
-                line.settimeout(2)
-                try:
-                    self.visits.append(line.recv(4096))
-                    line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                except OSError:
-                    self.visits.append(b"")
+                self.visits.append(b"")
 
 
 def metrics(server: Server) -> dict[str, float]:

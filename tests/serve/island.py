@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from listener import Listener
 
 PUBLIC = "93.184.215.14"
 PRIVATE = "10.1.2.3"
@@ -79,37 +79,18 @@ def _check(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-class Forwarder:
+class Forwarder(Listener):
     """Listens at an address of the island, and passes all that comes on to a port of loopback."""
 
     def __init__(self, address: tuple[str, int], port: int) -> None:
-        self._listener = socket.create_server(address)
-        self._port = port
+        super().__init__(*address)
+        self._behind = port
         self.visits = 0
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                line, _ = self._listener.accept()
-            except OSError:
-                return
-            self.visits += 1
-            threading.Thread(target=_join, args=(line, self._port), daemon=True).start()
+    def handle(self, line: socket.socket) -> None:
+        """Pass it on, in a thread of its own."""
+        self.visits += 1
+        threading.Thread(target=_join, args=(line, self._behind), daemon=True).start()
 
 
 def _join(line: socket.socket, port: int) -> None:
