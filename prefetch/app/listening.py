@@ -8,6 +8,7 @@ import socket
 from typing import Final
 
 from prefetch.errors import UsageError
+from prefetch.server.settings import Listen
 
 _BACKLOG: Final = 1024
 _LAST_PORT: Final = 65535
@@ -22,7 +23,7 @@ def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
     Raises UsageError.
     """
     if not 0 <= port <= _LAST_PORT:
-        raise UsageError(f"cannot listen on {_named(host, port)}: no such port")
+        raise UsageError(f"cannot listen on {Listen(host, port)}: no such port")
     try:
         # The first is exclusive, so that two servers never share a port without knowing.
         first = _listening(host, port, shared=False)
@@ -32,7 +33,7 @@ def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
         first.close()
         return [_listening(host, found, shared=True) for _ in range(count)]
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"cannot listen on {_named(host, port)}: {_reason(error)}") from None
+        raise UsageError(f"cannot listen on {Listen(host, port)}: {_reason(error)}") from None
 
 
 def _listening(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -57,10 +58,6 @@ def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
     family, _, _, _, address = found[0]
     return family, (str(address[0]), port)
-
-
-def _named(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: Exception) -> str:

@@ -40,6 +40,7 @@ from prefetch.remote.logins import (
     secrets_of,
 )
 from prefetch.remote.tokens import Token, parse_token
+from prefetch.tasks import end_all
 
 _AT_ONCE: Final = 4
 _UNSUPPORTED_POST: Final = (404, 405)
@@ -211,10 +212,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """Give up the token requests that are under way."""
-        tasks = {fetch.task for fetch in self._fetching.values()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all({fetch.task for fetch in self._fetching.values()})
 
     async def _discover(self) -> None:
         """Learn what the registry asks for, with one request (distribution-spec, end-1)."""

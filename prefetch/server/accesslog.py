@@ -22,6 +22,7 @@ from typing import Final, Protocol, Self
 from urllib.parse import quote
 
 from prefetch.clock import Clock, rfc3339
+from prefetch.server.routes import origin_form
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -361,7 +362,7 @@ def _without_authority(target: str) -> str:
 
     Every other form but `*` is `-`.
     """
-    absolute = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", target)
-    if absolute is None:
+    rest = origin_form(target)
+    if rest == target:
         return "*" if target == "*" else "-"
-    return target[absolute.end() :] or "/"
+    return rest or "/"

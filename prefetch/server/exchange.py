@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Literal
 
 from aiohttp import web
 
+from prefetch.remote.addresses import literal
 from prefetch.server.gate import Caller
 from prefetch.server.routes import origin_form
 from prefetch.server.settings import ANONYMOUS
@@ -72,7 +72,5 @@ def address_of(request: web.BaseRequest) -> str:
 
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own."""
-    try:
-        return ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+    found = literal(address)
+    return found is not None and found.is_loopback

@@ -48,6 +48,10 @@ class Caller:
     only_cached: bool = False
 
 
+NOBODY: Final = Caller("", "")
+"""For what is done whoever has asked, or though nobody has."""
+
+
 class Gate:
     """Says why not, and keeps account of which upstreams answer, and of what they said no to.
 

@@ -73,9 +73,7 @@ class Library:
     def freeze(self) -> FreezeRecord | None:
         """The freeze that holds now, if one does."""
         freeze = self._freeze
-        if freeze is not None and freeze.until is not None and freeze.until <= self._clock.now():
-            return None
-        return freeze
+        return None if freeze is None or freeze.is_over(self._clock.now()) else freeze
 
     async def refresh(self) -> None:
         """Drop what is remembered if the state has changed since."""

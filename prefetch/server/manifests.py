@@ -29,7 +29,7 @@ from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.remote.registry import RegistryClient, Resolved
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.belonging import Belonging
-from prefetch.server.gate import MISS_WAIT, Caller, Gate
+from prefetch.server.gate import MISS_WAIT, NOBODY, Caller, Gate
 from prefetch.server.library import Held, Library
 from prefetch.server.refusals import not_cached
 from prefetch.server.shared import Shared
@@ -37,6 +37,7 @@ from prefetch.state.ledger import Hold, Ledger, Refused
 from prefetch.state.records import LinkRecord
 from prefetch.sync.documents import Documents, record_of
 from prefetch.sync.visibility import Visibilities
+from prefetch.tasks import end_all
 
 _KIND = EndpointKind.MANIFEST
 _DOCUMENTS = INDEX_TYPES | MANIFEST_TYPES
@@ -139,10 +140,7 @@ class ManifestService:
 
     async def close(self) -> None:
         """Give up the holds for children that nobody has asked for."""
-        tasks = list(self._holds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(self._holds)
 
     async def _check_servable(
         self, repository: Repository, document: Document, wanted: PlatformSet, caller: Caller
@@ -205,7 +203,7 @@ class ManifestService:
             await self._visibilities.learn(client, repository, digest)
         except PrefetchError as error:
             raise self._gate.failed(repository, _KIND, error, str(digest)) from error
-        await self._check_servable(repository, document, wanted, _NOBODY)
+        await self._check_servable(repository, document, wanted, NOBODY)
         return Held(document, document.media_type)
 
     async def _pull(
@@ -320,6 +318,3 @@ class ManifestService:
 
 def _label(repository: Repository, target: str) -> str:
     return f"serve {repository}@{target}"
-
-
-_NOBODY = Caller("", "")

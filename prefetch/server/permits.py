@@ -20,7 +20,7 @@ from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.access import AccessRules
-from prefetch.server.gate import Caller, Gate
+from prefetch.server.gate import NOBODY, Caller, Gate
 from prefetch.server.library import Library
 from prefetch.server.refusals import Refusal, unknown
 from prefetch.server.shared import Shared
@@ -132,7 +132,7 @@ class Permits:
         key = _key(target)
         with suppress(Refusal):
             if await self.has_login(repository):
-                await self._gate.check(repository, _NOBODY, kind, key)
+                await self._gate.check(repository, NOBODY, kind, key)
                 self._shared.start(
                     (repository, kind, key), lambda: self._ask(repository, kind, target)
                 )
@@ -183,6 +183,3 @@ class Permits:
 def _key(target: str) -> str:
     """What refusals are remembered by that do not hold for whoever may see the repository."""
     return f"{target} for everybody"
-
-
-_NOBODY = Caller("", ANONYMOUS)

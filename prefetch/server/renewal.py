@@ -10,6 +10,7 @@ from prefetch.server.accesslog import ServerLog
 from prefetch.server.exclusion import Exclusion
 from prefetch.server.library import Library
 from prefetch.sync.wanted import ImageResult, Wanted
+from prefetch.tasks import end_all
 
 _AT_ONCE = 4
 _LOOK_SECONDS = 0.1
@@ -43,10 +44,7 @@ class Renewals:
 
     async def close(self) -> None:
         """End what is under way; its progress is kept."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(self._tasks.values())
 
     async def _renew(self, wanted: Wanted) -> None:
         lock = f"renew {wanted.name}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
 from prefetch.server.refusals import unavailable
+from prefetch.tasks import end_all
 
 # Tasks that wait for their turn, for each that works; more are refused.
 _WAITING = 16
@@ -62,10 +63,7 @@ class Shared:
 
     async def close(self) -> None:
         """End all tasks; what they have written so far stays."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(self._tasks.values())
 
     def _task(
         self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], turn: asyncio.Semaphore

@@ -22,7 +22,7 @@ from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.remote.registry import Resolved
 from prefetch.remote.upstreams import Upstreams
 from prefetch.server.exclusion import Exclusion
-from prefetch.server.gate import Caller, Gate
+from prefetch.server.gate import NOBODY, Caller, Gate
 from prefetch.server.library import Library
 from prefetch.server.manifests import ManifestService
 from prefetch.server.refusals import Refusal, unavailable, unknown
@@ -237,7 +237,7 @@ class Tags:
         name, repository = str(reference), reference.repository
         self._began[name] = self._clock.monotonic()
         try:
-            await self._gate.check(repository, _NOBODY, _KIND, reference.target)
+            await self._gate.check(repository, NOBODY, _KIND, reference.target)
             async with self._exclusion.of(f"tag {name}"):
                 record = (await self._library.state.references.get_many([name])).get(name)
                 if record is None or not self._is_news(record, known):
@@ -370,6 +370,3 @@ class Tags:
         if record.resolved_at is None:
             return 0.0
         return max(0.0, (self._clock.now() - record.resolved_at).total_seconds())
-
-
-_NOBODY = Caller("", "")

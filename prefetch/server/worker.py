@@ -21,6 +21,7 @@ from prefetch.server.registry import Registry
 from prefetch.server.settings import ServeSettings
 from prefetch.server.slowclients import MAX_CONNECTIONS, PatientServer
 from prefetch.server.witness import Witness, places
+from prefetch.tasks import end_all
 
 _BACKLOG = 1024
 # Open files for all but clients: databases, locks, connections to registries.
@@ -80,9 +81,7 @@ async def serve(
     finally:
         listening.close()
         await runner.cleanup()
-        for task in (watch, *chores):
-            task.cancel()
-        await asyncio.gather(watch, *chores, return_exceptions=True)
+        await end_all((watch, *chores))
 
 
 def most_connections() -> int:

@@ -24,6 +24,10 @@ class FreezeRecord:
     since: datetime
     until: datetime | None = None
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether its `until` has come."""
+        return self.until is not None and self.until <= now
+
 
 class Freezes:
     """At most one freeze, for every process that uses the state."""
@@ -34,9 +38,8 @@ class Freezes:
     async def get(self, now: datetime) -> FreezeRecord | None:
         """The freeze that holds at `now`; one whose `until` has come is none."""
         row = await self._session.read(lambda connection: connection.execute(_READ).first())
-        if row is None or (row.until is not None and row.until <= now):
-            return None
-        return FreezeRecord(*row)
+        freeze = None if row is None else FreezeRecord(*row)
+        return None if freeze is None or freeze.is_over(now) else freeze
 
     async def freeze(self, at: datetime, until: datetime | None) -> None:
         """Freeze from `at` on, in place of any freeze that there is."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, or_, select
 
 from prefetch.state.generation import bump_generation
 from prefetch.state.models import image_references, links, repository_visibility
@@ -77,33 +78,13 @@ class Links:
 
     async def linked(self, registry: str, repository: str, digests: Iterable[str]) -> set[str]:
         """Those among `digests` that the repository is known to hold."""
-        where = {"registry": registry, "repository": repository}
-        wanted = list(digests)
-
-        def work(connection: Connection) -> set[str]:
-            return {
-                digest
-                for chunk in chunks(wanted)
-                for digest in connection.execute(_LINKED, {**where, "digests": chunk}).scalars()
-            }
-
-        return await self._session.read(work) if wanted else set()
+        return await self._among(_LINKED, registry, repository, digests)
 
     async def private_elsewhere(
         self, registry: str, repository: str, digests: Iterable[str]
     ) -> set[str]:
         """Those among `digests` that some other repository holds which not everybody may see."""
-        where = {"registry": registry, "repository": repository}
-        wanted = list(digests)
-
-        def work(connection: Connection) -> set[str]:
-            return {
-                digest
-                for chunk in chunks(wanted)
-                for digest in connection.execute(_PRIVATE, {**where, "digests": chunk}).scalars()
-            }
-
-        return await self._session.read(work) if wanted else set()
+        return await self._among(_PRIVATE, registry, repository, digests)
 
     async def repositories(self) -> list[tuple[str, str]]:
         """Each (registry, repository) that has a reference with a digest, sorted."""
@@ -145,3 +126,19 @@ class Links:
             connection.execute(_SAVE_VISIBILITY, [row])
 
         await self._session.run(work)
+
+    async def _among(
+        self, statement: Select[Any], registry: str, repository: str, digests: Iterable[str]
+    ) -> set[str]:
+        """Those of `digests` that the statement finds for the repository."""
+        where = {"registry": registry, "repository": repository}
+        wanted = list(digests)
+
+        def work(connection: Connection) -> set[str]:
+            return {
+                digest
+                for chunk in chunks(wanted)
+                for digest in connection.execute(statement, {**where, "digests": chunk}).scalars()
+            }
+
+        return await self._session.read(work) if wanted else set()
