@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from prefetch.errors import PrefetchError
+from prefetch.oci.reference import Digest
 from prefetch.server.accesslog import ServerLog
 from prefetch.server.exclusion import Exclusion
 from prefetch.server.library import Library
@@ -19,6 +21,14 @@ Sync = Callable[[Wanted], Awaitable[ImageResult]]
 """Fetches one reference as `prefetch sync` does: whole or not at all, above the reserve."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Renewal:
+    """A fetch under way of what a reference has become, and the digest that it had."""
+
+    old: Digest
+    task: asyncio.Task[None]
+
+
 class Renewals:
     """At most one a reference, over all workers, and a few at once in this one."""
 
@@ -28,23 +38,27 @@ class Renewals:
         self._exclusion = exclusion
         self._log = log
         self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, _Renewal] = {}
 
-    def running(self, name: str) -> bool:
-        """Whether the reference is being fetched by this worker."""
-        return name in self._tasks
+    def replaces(self, name: str, digest: Digest) -> bool:
+        """Whether this worker is fetching what the reference is now instead of that digest.
 
-    def start(self, wanted: Wanted) -> None:
-        """Fetch what the reference is now, unless that is under way."""
+        Another digest is what the fetch has brought: its task ends only after that is known.
+        """
+        renewal = self._under_way.get(name)
+        return renewal is not None and renewal.old == digest
+
+    def start(self, wanted: Wanted, old: Digest) -> None:
+        """Fetch what the reference is now, unless that is under way; `old` is what it was."""
         name = wanted.name
-        if name not in self._tasks:
+        if name not in self._under_way:
             task = asyncio.create_task(self._renew(wanted))
-            self._tasks[name] = task
-            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+            self._under_way[name] = _Renewal(old, task)
+            task.add_done_callback(lambda _: self._under_way.pop(name, None))
 
     async def close(self) -> None:
         """End what is under way; its progress is kept."""
-        await end_all(self._tasks.values())
+        await end_all([renewal.task for renewal in self._under_way.values()])
 
     async def _renew(self, wanted: Wanted) -> None:
         lock = f"renew {wanted.name}"

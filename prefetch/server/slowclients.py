@@ -19,6 +19,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+from yarl import URL
 
 from prefetch.clock import Clock
 
@@ -129,12 +131,12 @@ class PatientServer(web.Server):
         """aiohttp: what handles a new connection."""
         return _Connection(self, self._malformed, loop=asyncio.get_running_loop(), **self._kwargs)
 
-    def _make_request(self, *arguments: Any) -> web.BaseRequest:
-        protocol = arguments[2]
-        if protocol.transport is None:
-            # The client has gone since; aiohttp has no other way to end the connection's task here.
-            raise asyncio.CancelledError
-        return super()._make_request(*arguments)
+    def _make_request(self, message: RawRequestMessage, *arguments: Any) -> web.BaseRequest:
+        if not message.path:
+            # `CONNECT` and no target: aiohttp's parser in C lets it pass, with no path, and with
+            # the URL of the connection's request before, if any.
+            message = message._replace(path="", url=URL())
+        return super()._make_request(message, *arguments)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """aiohttp: a client has connected."""

@@ -172,7 +172,7 @@ class Tags:
     ) -> TagAnswer:
         if self._is_immutable(record):
             return TagAnswer(digest)
-        settled = self._is_fresh(record) or self._renewals.running(record.name)
+        settled = self._is_fresh(record) or self._renewals.replaces(record.name, digest)
         if settled or caller.only_cached or not self._gate.serves(record.registry):
             return self._as_known(record, digest)
         try:
@@ -214,7 +214,7 @@ class Tags:
     def _as_known(self, record: ReferenceRecord, digest: Digest) -> TagAnswer:
         """The digest, with what its record tells of why it may not be the latest."""
         stale: StaleReason | None = None
-        if self._renewals.running(record.name):
+        if self._renewals.replaces(record.name, digest):
             stale = "behind"
         elif record.deferred_since is not None:
             stale = "budget"
@@ -286,7 +286,8 @@ class Tags:
             await references.save_many([self._new(reference, record, resolved, now)])
         elif record.digest != str(digest):
             if self._library.freeze() is None:
-                self._renewals.start(Wanted(reference, platforms_from_text(record.platforms)))
+                wanted = Wanted(reference, platforms_from_text(record.platforms))
+                self._renewals.start(wanted, Digest.parse(record.digest))
             return digest
         elif record.deferred_since is None and record.last_error is None:
             await references.touch(record.name, now)

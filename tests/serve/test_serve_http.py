@@ -102,6 +102,12 @@ def test_no_tunnels(world: World) -> None:
         with world.server.connect() as line:
             line.sendall(request(target, method="CONNECT"))
             assert read_answer(line).status in (400, 405)
+    for before in (b"", request("/v2/")):
+        with world.server.connect(5) as line:
+            line.sendall(before + b"CONNECT  \r\nHost: cache.test\r\n\r\n")
+            if before:
+                assert read_answer(line).status == 200
+            assert read_answer(line).status == 405
 
 
 def test_no_upgrades(world: World) -> None:

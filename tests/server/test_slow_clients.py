@@ -87,6 +87,8 @@ class Wire:
 
 async def respond(request: web.BaseRequest) -> web.StreamResponse:
     """`/` says hello, `/<size>` is as many bytes, `/slow` takes longer than a client may."""
+    if request.method == "CONNECT":
+        return web.Response(headers={"X-Target": repr(request.raw_path)})
     what = request.path.strip("/")
     if what == "slow":
         await asyncio.sleep(3 * TIMEOUT)
@@ -294,6 +296,18 @@ async def test_a_head_that_is_too_large_or_none_is_refused_and_not_logged(
         assert isinstance(complaint, HttpProcessingError)
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+async def test_a_request_without_a_target_is_for_the_handler(before: bytes) -> None:
+    """aiohttp's parser in C makes it a request without a path, or with the last one's URL."""
+    async with serving() as site:
+        wire = await site.connect()
+        await wire.send(before + b"CONNECT  \r\nHost: cache\r\n\r\n")
+        if before:
+            await wire.answer()
+        assert b"\r\nX-Target: ''\r\n" in await wire.read()
+        assert site.complaints == []
 
 
 async def test_a_bug_is_handed_over() -> None:
