@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import random
@@ -233,6 +234,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def descriptors() -> int:
+    """How many are open, but for what earlier tests have left to the collector.
+
+    Those of the loop or of other tests may still be closed meanwhile, so more is what matters.
+    """
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -340,7 +346,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(site: Site, content
         await until(lambda: len(site.failures) == 5)
         assert all(isinstance(error, ConnectionError) for error in site.failures)
         assert all(0 < sent < SIZE for sent in site.sent if sent not in {1, SIZE})
-        await until(lambda: descriptors() == before)
+        await until(lambda: descriptors() <= before)
         assert threading.active_count() == threads
 
 
@@ -403,7 +409,7 @@ async def test_cancelled_it_sends_nothing_more(pump: Pump, source: File) -> None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert descriptors() == before
+        assert descriptors() <= before
         sender.shutdown(socket.SHUT_WR)
         reader.setblocking(True)
         while part := reader.recv(1 << 20):
@@ -460,7 +466,7 @@ async def test_closing_breaks_off_what_is_under_way(source: File) -> None:
             await pump.send(sender, source.fd, 0, 1, stall=LONG)
         await pump.close()
     assert not any(thread.name.startswith("pump-") for thread in threading.enumerate())
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_nothing_runs_while_there_is_nothing_to_do(pump: Pump, source: File) -> None:
