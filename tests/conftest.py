@@ -14,7 +14,9 @@ import pytest
 from prefetch.clock import Clock
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
+from support.cache import Cache, ServeFactory, start_cache
 from support.clock import ManualClock
+from support.evidence import assert_no_crash
 from support.factories import DockerRegistryFactory, UpstreamFactory, UpstreamProcessFactory
 from support.parts import lacks
 from support.processes import (
@@ -99,3 +101,22 @@ def cli(tmp_path: Path) -> CommandLine:
     home = tmp_path / "home"
     home.mkdir()
     return CommandLine(home, tmp_path / "data")
+
+
+@pytest.fixture
+async def serve(cli: CommandLine) -> AsyncIterator[ServeFactory]:
+    """`await serve("--workers", "2", config=…)`, as `start_cache`: it must end well, too."""
+    running: list[Cache] = []
+    async with AsyncExitStack() as stack:
+
+        async def start(*words: str, **settings: Any) -> Cache:
+            cache = await start_cache(cli, *words, **settings)
+            stack.push_async_callback(cache.stop)
+            running.append(cache)
+            return cache
+
+        yield start
+        for each in running:
+            ended = await each.stop()
+            assert ended.code == 0, ended.stderr
+            assert_no_crash(ended)

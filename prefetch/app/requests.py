@@ -36,11 +36,11 @@ class SyncRequest:
     timeout: float | None = None
 
 
-def seconds(text: str) -> float:
-    """`90s`, `1h30m`, `200ms`, or a number of seconds. Raises UsageError."""
+def seconds(text: str, option: str = "--timeout") -> float:
+    """`90s`, `1h30m`, `200ms`, or a number of seconds. Raises UsageError, naming the option."""
     from prefetch.config.values import duration
 
     try:
         return duration(float(text) if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from None
+        raise UsageError(f"{option}: {error}") from None

@@ -6,14 +6,25 @@ import sys
 from pathlib import Path
 
 from prefetch.app.requests import SourceRequest
-from prefetch.app.runtime import Runtime
+from prefetch.app.runtime import Runtime, settings_at
 from prefetch.config.settings import Settings
 from prefetch.errors import InvalidReference, UsageError
+from prefetch.events import Emit, Remark
 from prefetch.oci.platform import PlatformSet
 from prefetch.oci.reference import Repository
 from prefetch.sources.detect import load
 from prefetch.sources.selector import Parsed, images_from_args, parse_platforms
 from prefetch.sync.selection import Selection, expand
+
+
+def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
+    """Settings and sources, before anything is opened. Raises UsageError and ConfigError."""
+    settings = settings_at(request.place)
+    platforms = platforms_of(request, settings)
+    parsed = read_sources(request, settings)
+    for note in parsed.notes:
+        emit(Remark(str(note)))
+    return settings, platforms, parsed
 
 
 def read_sources(request: SourceRequest, settings: Settings) -> Parsed:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prefetch.app.requests import SourceRequest, SyncRequest
-from prefetch.app.runtime import Runtime, open_runtime, settings_at
-from prefetch.app.selecting import platforms_of, read_sources, select
+from prefetch.app.runtime import Runtime, open_runtime
+from prefetch.app.selecting import read_all, select
 from prefetch.app.signals import Interruption, run
 from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
-from prefetch.oci.platform import PlatformSet
-from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
 from prefetch.sync.admission import Admission, Patience, price_to_hold
 from prefetch.sync.catalog import Catalog
@@ -66,7 +64,7 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
-    settings, platforms, parsed = _read(request.source, emit)
+    settings, platforms, parsed = read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         started = clock.monotonic()
@@ -96,19 +94,10 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
             interrupted=interruption.signal is not None,
         )
         await _remember(runtime, report)
-        _warn_of_private(settings, job, emit)
+        private = sum(result.visibility == "private" for result in job.results.values())
+        warn_of_private(settings, private, emit)
         emit(RunFinished(run_id, report.outcome))
         return report
-
-
-def _read(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
-    """Settings and sources, before anything is opened. Raises UsageError and ConfigError."""
-    settings = settings_at(request.place)
-    platforms = platforms_of(request, settings)
-    parsed = read_sources(request, settings)
-    for note in parsed.notes:
-        emit(Remark(str(note)))
-    return settings, platforms, parsed
 
 
 def engine_of(runtime: Runtime, parts: Parts) -> Engine:
@@ -133,9 +122,8 @@ def engine_of(runtime: Runtime, parts: Parts) -> Engine:
     )
 
 
-def _warn_of_private(settings: Settings, job: Run, emit: Emit) -> None:
+def warn_of_private(settings: Settings, private: int, emit: Emit) -> None:
     """Say when nodes would need credentials that `serve` is not set up to ask for."""
-    private = sum(result.visibility == "private" for result in job.results.values())
     if private and settings.path is not None and not settings.serve.admits_to_private:
         emit(
             Remark(
@@ -177,7 +165,7 @@ def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
 
 
 async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
-    settings, platforms, parsed = _read(request, emit)
+    settings, platforms, parsed = read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         parts = parts_of(runtime)

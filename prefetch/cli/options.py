@@ -72,7 +72,7 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
         ("--config",),
         {
-            "type": click.Path(dir_okay=False, path_type=Path),
+            "type": click.Path(path_type=Path),
             "metavar": "FILE",
             "help": "Configuration; else ./prefetch.yaml, the user's or /etc/prefetch/'s.",
         },
@@ -141,8 +141,8 @@ def output_option(*formats: str) -> Callable[[F], F]:
     )
 
 
-def source_options(function: F) -> F:
-    """SOURCE… and what goes with it."""
+def image_options(function: F) -> F:
+    """SOURCE…, images by name and platforms: which images a command is about."""
     for decorate in reversed(
         (
             click.argument("sources", nargs=-1, metavar="[SOURCE]..."),
@@ -161,12 +161,17 @@ def source_options(function: F) -> F:
                 help="linux/arm64, or all; repeatable. [default: linux on this host's "
                 "architecture]",
             ),
-            option(
-                "--reserve",
-                metavar="N|N%",
-                help="Pulls that are left to others, or a share of the limit. [default: 20%]",
-            ),
         )
     ):
         function = decorate(function)
     return function
+
+
+def source_options(function: F) -> F:
+    """`image_options`, and what they may cost."""
+    reserve = option(
+        "--reserve",
+        metavar="N|N%",
+        help="Pulls that are left to others, or a share of the limit. [default: 20%]",
+    )
+    return image_options(reserve(function))

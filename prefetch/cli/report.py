@@ -51,12 +51,12 @@ def _print_result(result: ImageResult) -> None:
     word, colour = _MARKS[result.outcome]
     click.echo(f"{click.style(word.ljust(9), fg=colour)} {result.reference}{_details(result)}")
     if result.problem is not None and result.retry_at is None:
-        click.echo(f"          {_without(result.reference, result.problem)}")
+        click.echo(f"          {less_name(result.reference, result.problem)}")
     if result.platforms_missing:
         click.echo(f"          lacks {', '.join(result.platforms_missing)}")
 
 
-def _without(name: str, problem: Problem) -> str:
+def less_name(name: str, problem: Problem) -> str:
     """The problem's words, less the image's name, which stands before them."""
     return problem.message.removeprefix(f"{name}: ")
 
@@ -107,22 +107,19 @@ def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
         return
     images = [i for i in report.images if not quiet or i.action not in (Action.NONE, Action.SYNC)]
     if images:
-        click.echo(
-            table(
-                ("REFERENCE", "ACTION", "PULLS ", "BYTES ", "START"),
-                [_plan_row(image) for image in images],
-            )
-        )
+        asked = any(str(image.wanted.demand) for image in images)
+        header = ("REFERENCE", "ACTION", "PULLS ", "BYTES ", "START", *(["FOR"] if asked else []))
+        click.echo(table(header, [_plan_row(image, asked=asked) for image in images]))
     for image in report.images:
         if image.problem is not None:
-            click.echo(f"{image.wanted.name}: {_without(image.wanted.name, image.problem)}")
+            click.echo(f"{image.wanted.name}: {less_name(image.wanted.name, image.problem)}")
     print_source_errors(report.errors)
     if not quiet:
         click.echo(_plan_summary(report))
         print_budgets_line(report.budgets)
 
 
-def _plan_row(image: PlannedImage) -> tuple[str, ...]:
+def _plan_row(image: PlannedImage, *, asked: bool) -> tuple[str, ...]:
     deferred = image.action is Action.DEFER and image.start_at is not None
     start = rfc3339_due(image.start_at) if deferred and image.start_at else "-"
     fetched = "-" if image.action is Action.NONE else size(image.bytes)
@@ -132,6 +129,7 @@ def _plan_row(image: PlannedImage) -> tuple[str, ...]:
         _bounds(image.pulls_min, image.pulls_max),
         fetched,
         start,
+        *([str(image.wanted.demand) or "-"] if asked else []),
     )
 
 

@@ -26,9 +26,11 @@ from prefetch.remote.settings import RegistrySettings, TransportSettings
 
 # aiohttp reads ahead twice as much: what a blob's writer takes at a time. More is only memory.
 READ_BUFFER: Final = 256 * 1024
+BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
+"""What aiohttp raises for a connection that failed, or for nonsense on it; see `broken`."""
+
 _KEEP_ALIVE: Final = 30.0
 _DNS_TTL: Final = 60
-_BROKEN = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
 
 
 class Connections:
@@ -91,7 +93,7 @@ class Connections:
                 proxy_headers=None if proxy is None else proxy.headers,
                 middlewares=(_send_once,) if once else None,
             )
-        except _BROKEN as error:
+        except BROKEN as error:
             raise broken(error, url) from None
 
     async def close(self) -> None:

@@ -62,7 +62,7 @@ class Permits:
         would have to be asked about it, and cannot be.
         """
         if await self.may_see(repository, caller.user):
-            if await self._is_old(repository):
+            if not caller.only_cached and await self._is_old(repository):
                 await self._look_again(repository, target, kind)
             return
         key = _key(target)

@@ -36,6 +36,8 @@ from prefetch.server.witness import Witness
 _CACHED_ROUTES = 4096
 # What logs say of an answer that nobody was there to take; nginx made the number known.
 _GONE = 499
+_ABSENT = 404
+_HIDING = frozenset({_ABSENT, 503})
 
 Endpoint = Callable[[Target, Repository, Exchange], Awaitable[web.StreamResponse]]
 
@@ -228,18 +230,26 @@ class Registry:
         self, refusal: Refusal, target: Target | None, exchange: Exchange
     ) -> web.StreamResponse:
         """The refusal; for what may exist for others only, a challenge whether it does or not."""
+        repository = None if target is None else target.repository
         if (
-            refusal.status == 404  # noqa: PLR2004
-            and target is not None
-            and target.repository is not None
+            repository is not None
             and self._wants_login(exchange)
-            and await self._permits.hides(target.repository)
+            and await self._may_be_hidden(repository, refusal.status)
         ):
             refusal = answers.credentials_wanted()
         exchange.cause = refusal.cause
         answer = answers.refused(refusal)
         answer.headers.extend(self._named(target) if target is not None else {})
         return answer
+
+    async def _may_be_hidden(self, repository: Repository, status: int) -> bool:
+        """Whether what is refused may be there for those who say who they are.
+
+        What is known to be public, and cannot be had now, cannot be had by anybody.
+        """
+        if status not in _HIDING or not await self._permits.hides(repository):
+            return False
+        return status == _ABSENT or not await self._permits.may_see(repository, ANONYMOUS)
 
     def _break(self, exchange: Exchange, cause: str) -> web.StreamResponse:
         """Break the connection: what was begun must not look complete."""

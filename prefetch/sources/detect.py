@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from prefetch.errors import InvalidReference, SourceError, UsageError
 from prefetch.oci.reference import Reference
 from prefetch.sources import text
-from prefetch.sources.selector import Origin, Parsed
+from prefetch.sources.selector import Note, Origin, Parsed
+
+if TYPE_CHECKING:
+    from prefetch.sources.yamltree import Node
 
 MAX_SIZE: Final = 32 << 20
 """Bytes of a source that are read at most."""
 STDIN: Final = "-"
 
 _YAML_START = re.compile(r"---(\s|$)|%YAML\s|- |-$|[\[{]|[\"']?[A-Za-z_][\w.-]*[\"']?\s*:(\s|$)")
-_OTHER_KINDS = (
-    (re.compile(rb"(?m)^[{ ]*[\"']?(?:apiVersion|kind)[\"']?\s*:"), "a Kubernetes object"),
-    (re.compile(rb"(?m)^[{ ]*[\"']?services[\"']?\s*:"), "a compose file"),
-)
+_TEMPLATE = re.compile(rb"\{\{")
+_RENDER: Final = "render it first: helm template, kustomize build"
+_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -35,9 +37,7 @@ def load(source: str | Path, stdin: BinaryIO) -> Parsed:
     path = Path(source)
     try:
         if stat.S_ISDIR(path.stat().st_mode):
-            raise UsageError(
-                f"{source} is a directory, not an image list", hint="name the files in it"
-            )
+            return _directory(path)
         with path.open("rb") as file:
             return parse(file.read(MAX_SIZE + 1), str(source))
     except FileNotFoundError:
@@ -48,34 +48,69 @@ def load(source: str | Path, stdin: BinaryIO) -> Parsed:
         raise UsageError(f"{ascii(str(source))[:200]} is not a file's path") from None
 
 
-def parse(data: bytes, name: str) -> Parsed:
-    """Parse a source's content; `name` stands in origins and errors. Raises nothing."""
+def _directory(path: Path) -> Parsed:
+    """What lies in it and in the directories below, hidden ones left out, in order of name."""
+    parsed = Parsed()
+    files = [
+        each
+        for each in sorted(path.rglob("*"))
+        if each.suffix in _SUFFIXES
+        and each.is_file()
+        and not any(part.startswith(".") for part in each.relative_to(path).parts)
+    ]
+    if not files:
+        raise UsageError(f"{path}: there is no .yaml, .yml or .json file in it")
+    for each in files:
+        with each.open("rb") as file:
+            parsed.extend(parse(file.read(MAX_SIZE + 1), str(each), strict=False))
+    return parsed
+
+
+def parse(data: bytes, name: str, *, strict: bool = True) -> Parsed:
+    """Parse a source's content; `name` stands in origins and errors. Raises nothing.
+
+    Without `strict`, YAML that is of no kind that we know is a note, not an error: directories
+    hold all sorts of files.
+    """
     refusal = _refusal(data)
     if refusal is not None:
         return Parsed(errors=[Origin(name).error(refusal)])
     if _YAML_START.match(_first_line(data)):
-        return _parse_yaml(data, name)
+        return _parse_yaml(data, name, strict=strict)
     return text.parse(data, name)
 
 
-def _parse_yaml(data: bytes, name: str) -> Parsed:
-    from prefetch.sources import yamllist
-    from prefetch.sources.yamltree import read
+def _parse_yaml(data: bytes, name: str, *, strict: bool) -> Parsed:
+    """Each document by what it is; what is wrong with one does not touch those before it."""
+    from prefetch.sources.yamltree import read_all
 
-    for pattern, kind in _OTHER_KINDS:
-        if pattern.search(data):
-            error = Origin(name).error(
-                f"this is {kind}, which is not read as an image list",
-                hint="list its images, one a line",
-            )
-            return Parsed(errors=[error])
+    parsed = Parsed()
     try:
-        return yamllist.parse(read(data.decode("utf-8-sig"), name), name)
+        for node in read_all(data.decode("utf-8-sig"), name):
+            parsed.extend(_document(node, name, strict=strict))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return Parsed(errors=[Origin(name, line).error("the line is not UTF-8")])
+        parsed.errors.append(Origin(name, line).error("the line is not UTF-8"))
     except SourceError as error:
-        return Parsed(errors=[error])
+        if _TEMPLATE.search(data):
+            error = Origin(name, error.line).error("a template, not yet rendered", hint=_RENDER)
+        parsed.errors.append(error)
+    return parsed
+
+
+def _document(node: Node, name: str, *, strict: bool) -> Parsed:
+    from prefetch.sources import compose, kubernetes, yamllist
+    from prefetch.sources.yamltree import MapNode, Scalar
+
+    if isinstance(node, Scalar) and node.value is None:
+        return Parsed()
+    if kubernetes.is_object(node):
+        return kubernetes.parse(node, name)
+    if isinstance(node, MapNode) and compose.is_compose(node):
+        return compose.parse(node, name)
+    if strict or (isinstance(node, MapNode) and "images" in node.items):
+        return yamllist.parse(node, name)
+    return Parsed(notes=[Note(Origin(name, node.line), "no object, compose file or image list")])
 
 
 def _refusal(data: bytes) -> str | None:

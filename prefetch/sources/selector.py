@@ -16,6 +16,7 @@ from prefetch.oci.reference import Reference, Repository
 
 _ALL_WORD: Final = "all"
 _SHOWN: Final = 80
+_ASKERS: Final = 10  # that are named for an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,50 @@ class TagQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """Who asks for an image in a cluster, and how urgently.
+
+    `pods` is how many run with it or are to be started, `always` whether one of them pulls at each
+    start, `priority` the highest value of their priority classes. `askers` names some of them.
+    """
+
+    pods: int = 0
+    always: bool = False
+    priority: int = 0
+    askers: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """The greater goes first."""
+        return self.priority, self.always, self.pods
+
+    def __add__(self, other: Demand) -> Demand:
+        askers = self.askers
+        if len(askers) < _ASKERS:
+            askers = tuple(dict.fromkeys((*askers, *other.askers)))[:_ASKERS]
+        return Demand(
+            self.pods + other.pods,
+            self.always or other.always,
+            max(self.priority, other.priority),
+            askers,
+        )
+
+    def __str__(self) -> str:
+        """`12 pods, Always, priority 1000`; nothing for nobody."""
+        pods = f"{self.pods} pod{'' if self.pods == 1 else 's'}" if self.pods else ""
+        priority = f"priority {self.priority}" if self.priority else ""
+        return ", ".join(filter(None, (pods, "Always" if self.always else "", priority)))
+
+
+_NOBODY: Final = Demand()
+
+
+@dataclass(frozen=True, slots=True)
 class Selector:
     """One entry of a source: either `reference`, or `repository` with `tags`.
 
-    `platforms` None means whatever the run asks for; a higher `priority` goes first.
+    `platforms` None means whatever the run asks for; a higher `priority` goes first, then what is
+    more in `demand`.
     """
 
     origin: Origin
@@ -74,6 +115,7 @@ class Selector:
     tags: TagQuery | None = None
     platforms: PlatformSet | None = None
     priority: int = 0
+    demand: Demand = _NOBODY
 
 
 @dataclass(slots=True)
@@ -95,18 +137,19 @@ def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]
     """Each image or query once, in the order of first mention.
 
     Platforms are united (`default` standing in where none are named, so that every result names
-    some), the highest priority and the first origin stay.
+    some), demands added; the highest priority and the first origin stay.
     """
     merged: dict[object, Selector] = {}
     for selector in selectors:
         key = selector.reference or (selector.repository, selector.tags)
         platforms = default if selector.platforms is None else selector.platforms
         priority = selector.priority
-        first = merged.get(key, selector)
+        demand, first = selector.demand, merged.get(key, selector)
         if key in merged:
             platforms = _union(first.platforms or (), platforms)
             priority = max(first.priority, priority)
-        merged[key] = replace(first, platforms=platforms, priority=priority)
+            demand = first.demand + demand
+        merged[key] = replace(first, platforms=platforms, priority=priority, demand=demand)
     return list(merged.values())
 
 

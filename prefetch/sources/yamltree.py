@@ -19,7 +19,7 @@ from prefetch.errors import SourceError
 MAX_DEPTH: Final = 32
 """Collections within collections at most."""
 MAX_NODES: Final = 2_000_000
-"""Scalars and collections in a document at most, those behind aliases counted each time."""
+"""Scalars and collections in a text at most, those behind aliases counted each time."""
 
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
@@ -79,9 +79,22 @@ def read(text: str, source: str) -> Node | None:
 
     Raises SourceError, naming `source` and the line.
     """
+    found: list[Node] = []
+    for document in read_all(text, source):
+        if found:
+            raise SourceError(source, document.line, "more than one YAML document")
+        found.append(document)
+    return found[0] if found else None
+
+
+def read_all(text: str, source: str) -> Iterator[Node]:
+    """The documents of `text`, one by one, whatever is wrong with a later one.
+
+    Raises SourceError, naming `source` and the line.
+    """
     try:
         events = yaml.parse(text, Loader=yaml.CSafeLoader)
-        return _Builder(events, source).document()
+        yield from _Builder(events, source).documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "not readable"
@@ -114,16 +127,18 @@ class _Builder:
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._root: Node | None = None
-        self._documents = 0
+        self._nodes = 0
 
-    def document(self) -> Node | None:
+    def documents(self) -> Iterator[Node]:
         for event in self._events:
             line = event.start_mark.line + 1
             match event:
                 case yaml.DocumentStartEvent():
-                    self._documents += 1
-                    if self._documents > 1:
-                        raise self._error(line, "more than one YAML document")
+                    self._root, self._anchors = None, {}
+                case yaml.DocumentEndEvent() if self._root is not None:
+                    self._nodes += self._root.nodes
+                    self._check_nodes(self._nodes, self._root.line)
+                    yield self._root
                 case yaml.ScalarEvent():
                     self._refuse_tag(event, line)
                     quoted = bool(event.style) or event.tag == "!"
@@ -137,7 +152,6 @@ class _Builder:
                     self._add(done.node, done.anchor)
                 case yaml.AliasEvent():
                     self._add(self._alias(event.anchor or "", line), None)
-        return self._root
 
     def _start(self, node: ListNode | MapNode, event: Any) -> None:
         self._refuse_tag(event, node.line)
@@ -156,8 +170,11 @@ class _Builder:
         if fault is not None:
             raise self._error(node.line, fault)
         parent.node.nodes += node.nodes
-        if parent.node.nodes > MAX_NODES:
-            raise self._error(node.line, f"more than {MAX_NODES} entries, aliases counted")
+        self._check_nodes(parent.node.nodes, node.line)
+
+    def _check_nodes(self, count: int, line: int) -> None:
+        if count > MAX_NODES:
+            raise self._error(line, f"more than {MAX_NODES} entries, aliases counted")
 
     def _alias(self, anchor: str, line: int) -> Node:
         if anchor not in self._anchors:

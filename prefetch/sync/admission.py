@@ -1,4 +1,4 @@
-"""Which image goes next: by priority, then cheapest first, whole or not at all.
+"""Which image goes next: by priority and demand, then cheapest first, whole or not at all.
 
 One queue a registry. An image is admitted when the ledger holds its price; what cannot be had is
 put off, or waited for.
@@ -118,15 +118,16 @@ class Admission:
             self._capacity = max(1, budget.limit - budget.reserve)
 
     def ordered(self, images: Iterable[PlannedImage]) -> list[PlannedImage]:
-        """Free ones, then starving ones, then by priority, then cheapest first."""
+        """Free ones, then starving ones, then by priority and demand, then cheapest first."""
         return sorted(images, key=self._rank)
 
-    def _rank(self, image: PlannedImage) -> tuple[int, int, int]:
+    def _rank(self, image: PlannedImage) -> tuple[int, tuple[int, ...], int]:
         price = price_to_hold(image)
         if price == 0:
-            return (_FREE, 0, 0)
+            return (_FREE, (), 0)
         turn = _STARVING if self._is_starving(image) else _ORDINARY
-        return (turn, -image.wanted.priority, price)
+        urgency = (image.wanted.priority, *image.wanted.demand.rank)
+        return (turn, tuple(-each for each in urgency), price)
 
     def _is_starving(self, image: PlannedImage) -> bool:
         since = image.record.deferred_since if image.record else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.errors import SourceError
+from prefetch.sources.selector import Demand
 from prefetch.state.ledger import Budget
 from prefetch.state.records import RunImageRecord, RunRecord
 from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage, Problem
@@ -178,7 +179,7 @@ def _run_image(image: RunImageRecord) -> JSON:
         "bytes_fetched": image.bytes_fetched,
         "bytes_reused": image.bytes_reused,
         "retry_at": _due(image.retry_at),
-        "error": _problem(error),
+        "error": problem_document(error),
     }
 
 
@@ -213,7 +214,19 @@ def _result(result: ImageResult) -> JSON:
         "source": result.registry,
         "visibility": result.visibility,
         "retry_at": _due(result.retry_at),
-        "error": _problem(result.problem),
+        "error": problem_document(result.problem),
+    }
+
+
+def _demand(demand: Demand) -> JSON | None:
+    """Who asks for an image; None for one that only a list names."""
+    if demand == Demand():
+        return None
+    return {
+        "pods": demand.pods,
+        "always": demand.always,
+        "priority": demand.priority,
+        "askers": list(demand.askers),
     }
 
 
@@ -223,16 +236,18 @@ def _planned(image: PlannedImage) -> JSON:
         "digest": image.digest,
         "action": str(image.action),
         "exact": image.exact,
+        "demand": _demand(image.wanted.demand),
         "pulls": image.pulls_min if image.exact else None,
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,
         "bytes": image.bytes,
         "start_at": _due(image.start_at),
-        "error": _problem(image.problem),
+        "error": problem_document(image.problem),
     }
 
 
-def _problem(problem: Problem | None) -> JSON | None:
+def problem_document(problem: Problem | None) -> JSON | None:
+    """Why an image has failed or waits; None for one that does neither."""
     if problem is None:
         return None
     return {

@@ -46,7 +46,7 @@ async def expand(selectors: Iterable[Selector], tags: ListTags, default: Platfor
         else:
             flat += answer
     wanted = [
-        Wanted(selector.reference, selector.platforms, selector.priority)
+        Wanted(selector.reference, selector.platforms, selector.priority, selector.demand)
         for selector in merge(flat, default)
         if selector.reference is not None and selector.platforms is not None
     ]

@@ -10,20 +10,23 @@ from enum import StrEnum
 from prefetch.errors import InvalidManifest, PlatformMissing, PrefetchError, RegistryError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference
+from prefetch.sources.selector import Demand
 from prefetch.state.ledger import Hold
 from prefetch.state.records import ManifestRecord, ReferenceRecord
 from prefetch.sync.closure import Closure, closure_of
 
 _MAX_OFFERED = 12
+_NOBODY = Demand()
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One reference, for some platforms; a higher `priority` goes first."""
+    """One reference, for some platforms; a higher `priority` goes first, then more `demand`."""
 
     reference: Reference
     platforms: PlatformSet
     priority: int = 0
+    demand: Demand = _NOBODY
 
     @property
     def name(self) -> str:

@@ -20,10 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from listener import Listener
-
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
+from support.listener import Listener
 from support.processes import CommandLine
 
 PLATFORM = "linux/amd64"

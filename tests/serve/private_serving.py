@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 from api_serving import Answer, Server, UpstreamThread, configure, running, shapes, sync
 
 from prefetch.demo.images import Image, image, referrer
 from prefetch.demo.layers import layer
 from prefetch.demo.tokens import Account
 from prefetch.demo.upstream import Upstream
+from support.cache import write_users
 from support.processes import CommandLine
 
 SECRET, ABSENT, OPEN = "corp/secret", "corp/absent", "library/open"
@@ -92,12 +92,7 @@ def open_world(cli: CommandLine) -> Iterator[World]:
 
 def with_users(world: World, **settings: Any) -> Path:
     """A configuration with users of whom alice alone sees what is private."""
-    path = world.cli.home / "htpasswd"
-    lines = [
-        f"{name}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
-        for name, password in PASSWORDS.items()
-    ]
-    path.write_text("".join(lines))
+    path = write_users(world.cli.home / "htpasswd", PASSWORDS)
     access = [{"users": ["alice"], "repositories": ["docker.io/corp/*"]}]
     return world.configure(htpasswd_file=str(path), access=access, **settings)
 

@@ -24,10 +24,10 @@ from api_serving import (
     shapes,
     until,
 )
-from island import METADATA, PRIVATE, PUBLIC, Forwarder, Hosts, on_an_island
 
 from prefetch.demo.images import Image, image
 from prefetch.demo.upstream import Upstream
+from support.island import METADATA, PRIVATE, PUBLIC, Forwarder, Hosts, on_an_island
 from support.processes import CommandLine
 
 APP = "library/app"

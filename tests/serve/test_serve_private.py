@@ -63,6 +63,19 @@ def test_with_the_upstream_down_and_the_cache_frozen(world: World) -> None:
         assert_public(world, server)
 
 
+def test_who_shows_a_login_only_when_asked_is_asked_with_the_upstream_gone(world: World) -> None:
+    """As containerd does with a pull secret; for what is not there just the same."""
+    world.sync()
+    config = with_users(world)
+    world.upstream.faults.add("reset", count=None)
+    with world.serving(config) as server:
+        assert_invisible(world, server, {401, 504})
+        assert_public(world, server)
+        assert_all(world, server, basic("alice", PASSWORDS["alice"]))
+        # What is public and cannot be had now is no other for those with a login.
+        assert server.ask(f"/v2/{OPEN}/manifests/none").status == 503
+
+
 def test_what_is_fetched_through_the_cache_is_as_private(world: World) -> None:
     """Nothing has been synced: all that is known is what clients have asked for."""
     config = with_users(world)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trustme
 from api_serving import Trap
-from island import PRIVATE, Hosts, on_an_island
 from private_serving import (
     HUB_PASSWORD,
     NOWHERE,
@@ -25,6 +24,7 @@ from private_serving import (
 
 from support.evidence import assert_no_secret
 from support.http import basic, bearer
+from support.island import PRIVATE, Hosts, on_an_island
 from support.processes import CommandLine
 
 

@@ -61,15 +61,32 @@ def test_what_becomes_private_is_seen_for_a_day_at_most(world: World) -> None:
     world.upstream.content.repositories[SECRET].readers = frozenset(["ci"])
     with world.serving() as server:
         assert_all(world, server, {})
+    last_seen_a_day_ago(world)
+    with world.serving() as server:
+        until(lambda: server.ask(f"/v2/{SECRET}/manifests/1").status == 404)
+        assert_invisible(world, server, {404, 504})
+        assert_public(world, server)
+
+
+def test_who_wants_only_what_is_cached_has_nobody_asked_again(world: World) -> None:
+    world.upstream.content.repositories[SECRET].readers = None
+    world.sync()
+    last_seen_a_day_ago(world)
+    asked = len(world.upstream.log.requests)
+    with world.serving() as server:
+        for _ in range(3):
+            answer = server.ask(f"/v2/{SECRET}/manifests/1", {"Cache-Control": "only-if-cached"})
+            assert answer.status == 200
+            time.sleep(0.2)
+    assert len(world.upstream.log.requests) == asked
+
+
+def last_seen_a_day_ago(world: World) -> None:
     world.database(
         "UPDATE repository_visibility SET checked_at = ? WHERE repository = ?",
         time.time() - 25 * 3600,
         SECRET,
     )
-    with world.serving() as server:
-        until(lambda: server.ask(f"/v2/{SECRET}/manifests/1").status == 404)
-        assert_invisible(world, server, {404, 504})
-        assert_public(world, server)
 
 
 def test_asking_for_what_does_not_exist_makes_nothing_private(world: World) -> None:

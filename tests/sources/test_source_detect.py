@@ -49,22 +49,42 @@ def test_an_empty_list_is_no_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    "data",
     [
-        (b"apiVersion: v1\nkind: Pod\nspec: {}\n", "a Kubernetes object"),
-        (b"kind: Pod\n---\nkind: Pod\n", "a Kubernetes object"),
-        (b'{"kind": "List", "apiVersion": "v1", "items": []}', "a Kubernetes object"),
-        (
-            b"---\n# Source: chart\napiVersion: v1\nmetadata: {name: {{ .x }}}\n",
-            "a Kubernetes object",
-        ),
-        (b"name: demo\nservices:\n  web: {image: nginx}\n", "a compose file"),
+        b"kind: Pod\nspec: {containers: [{image: nginx:1.27}]}\n",
+        b"# Source: chart\n---\napiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+        b"  - image: nginx:1.27\n",
+        b'{"kind": "List", "items": [{"kind": "Pod", "spec": {"containers":'
+        b' [{"image": "nginx:1.27"}]}}]}',
+        b"name: demo\nservices:\n  web: {image: 'nginx:1.27'}\n",
+        b"kind: ConfigMap\n---\nimages: [nginx:1.27]\n---\n",
     ],
 )
-def test_other_kinds_of_files_are_named(data: bytes, kind: str) -> None:
+def test_objects_and_compose_files_are_told_by_their_content(data: bytes) -> None:
+    assert names(data) == ["docker.io/library/nginx:1.27"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"kind: Pod\nmetadata: {name: {{ .Values.name }}}\n",
+        b"{{- if .Values.on }}\nkind: Pod\n{{- end }}\n",
+        b"kind: Pod\nspec:\n  containers:\n  {{- range .all }}\n  - image: x\n  {{- end }}\n",
+    ],
+)
+def test_a_template_is_to_be_rendered_first(data: bytes) -> None:
     parsed = parse(data, "x.yaml")
     assert parsed.selectors == []
-    assert str(parsed.errors[0]).startswith(f"x.yaml: this is {kind}, which is not read as")
+    assert "not yet rendered (render it first: helm template" in str(parsed.errors[-1])
+
+
+def test_what_is_wrong_with_a_document_does_not_touch_those_before_it() -> None:
+    pod = b"kind: Pod\nspec: {containers: [{image: nginx:1.27}]}\n---\n"
+    parsed = parse(pod + b"kind: Pod\nspec: [\n---\n" + pod, "x.yaml")
+    assert [str(selector.reference) for selector in parsed.selectors] == [
+        "docker.io/library/nginx:1.27"
+    ]
+    assert str(parsed.errors[0]).startswith("x.yaml:")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +122,39 @@ def test_missing_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(str(tmp_path / "No Such File"), io.BytesIO())
     assert caught.value.hint is None
-    with pytest.raises(UsageError, match="is a directory"):
+    with pytest.raises(UsageError, match=r"there is no \.yaml, \.yml or \.json file in it"):
         load(tmp_path, io.BytesIO())
     with pytest.raises(UsageError, match="is not a file's path"):
         load("a\0b", io.BytesIO())
     with pytest.raises(UsageError, match="File name too long"):
         load("x" * 5000, io.BytesIO())
+
+
+def test_a_directory_is_all_the_objects_in_it(tmp_path: Path) -> None:
+    for name, text in {
+        "b/pod.yaml": "kind: Pod\nspec: {containers: [{image: b}]}\n",
+        "a.yml": "services: {web: {image: a}}\n",
+        "c.json": '{"images": ["c"]}',
+        "values.yaml": "replicas: 2\nimage: {repository: x}\n",
+        "notes.txt": "not an image\n",
+        ".git/hidden.yaml": "images: [hidden]\n",
+        "d.yaml": "kind: Pod\nspec: {containers: [{image: '?'}]}\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    parsed = load(tmp_path, io.BytesIO())
+    assert [
+        selector.reference.repository.path for selector in parsed.selectors if selector.reference
+    ] == [
+        "library/a",
+        "library/b",
+        "library/c",
+    ]
+    assert [str(error).partition(": ")[0] for error in parsed.errors] == [f"{tmp_path}/d.yaml:2"]
+    assert [str(note) for note in parsed.notes] == [
+        f"{tmp_path}/values.yaml:1: no object, compose file or image list"
+    ]
 
 
 def test_a_file_whose_reading_fails() -> None:

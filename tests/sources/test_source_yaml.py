@@ -115,7 +115,7 @@ def test_a_bad_entry_is_told_and_the_rest_goes_on() -> None:
         ("images: [a\n", "l.yaml:2: not valid YAML"),
         ("images:\n\t- a\n", "not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "l.yaml:3: duplicate key 'a'"),
-        ("a: 1\n---\nb: 2\n", "l.yaml:2: more than one YAML document"),
+        ("a: 1\n---\nb: 2\n", "l.yaml:3: more than one YAML document"),
         ("a: *b\n", "unknown alias 'b'"),
         ("a: &a [*a]\n", "unknown alias 'a'"),
         ("a: !!python/object/apply:os.system ['true']\n", "the tag "),

@@ -6,12 +6,15 @@ import asyncio
 import json
 import re
 import signal
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import bcrypt
 
 from prefetch.demo.images import Image
 from prefetch.demo.upstream import Upstream
@@ -20,24 +23,31 @@ from support.processes import CommandLine, DockerRegistry, Result
 _STARTING_SECONDS = 30.0
 _STOPPING_SECONDS = 40.0
 _POLL_SECONDS = 0.02
-_LISTENING = re.compile(r"listening on http://(127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r"listening on (https?)://(\S+:\d+)")
 
 
 class Cache:
-    """The embedded registry while it runs; `address` is `127.0.0.1:port`."""
+    """The embedded registry while it runs; `address` is `127.0.0.1:port`.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    `trust` says whom to believe, where it serves over TLS.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, trust: ssl.SSLContext | None = None
+    ) -> None:
         self._process = process
+        self._trust = trust
         self._lines: list[str] = []
-        self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._listening: asyncio.Future[tuple[str, str]] = loop.create_future()
         # Read to the end: a pipe that is full would hold up the server.
         self._reading = asyncio.create_task(self._read())
-        self.address = ""
+        self.scheme = self.address = ""
         self.killed = False
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{self.scheme}://{self.address}"
 
     @property
     def pid(self) -> int:
@@ -63,7 +73,7 @@ class Cache:
         """
         try:
             async with asyncio.timeout(_STARTING_SECONDS):
-                self.address = await self._listening
+                self.scheme, self.address = await self._listening
                 while not await asyncio.to_thread(self._says_ready):
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
@@ -86,7 +96,7 @@ class Cache:
         """Status, headers (names in lower case) and body of a GET; blocks for a moment."""
         request = urllib.request.Request(f"{self.url}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=self._trust) as answer:
                 return _taken_apart(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -105,7 +115,7 @@ class Cache:
             self._lines.append(line.decode(errors="replace"))
             found = _LISTENING.search(self._lines[-1])
             if found and not self._listening.done():
-                self._listening.set_result(found[1])
+                self._listening.set_result((found[1], found[2]))
         if not self._listening.done():
             code = await self._process.wait()
             self._listening.set_exception(RuntimeError(f"it ended with {code}: {self.log}"))
@@ -126,13 +136,19 @@ class Warm:
 ServeFactory = Callable[..., Awaitable[Cache]]
 
 
-async def start_cache(cli: CommandLine, *words: str | Path, config: Path | None = None) -> Cache:
+async def start_cache(
+    cli: CommandLine,
+    *words: str | Path,
+    config: Path | None = None,
+    listen: str = "127.0.0.1:0",
+    trust: ssl.SSLContext | None = None,
+) -> Cache:
     """Start `prefetch serve` on a free port, wait until it is ready; `words` are more options."""
     configured = () if config is None else ("--config", config)
-    process = await cli.start(*configured, "serve", "--listen", "127.0.0.1:0", *words)
+    process = await cli.start(*configured, "serve", "--listen", listen, *words)
     assert process.stdin is not None
     process.stdin.close()
-    cache = Cache(process)
+    cache = Cache(process, trust)
     try:
         await cache.ready()
     except BaseException:
@@ -146,6 +162,15 @@ def write_config(path: Path, source: Upstream | DockerRegistry) -> Path:
     registries = {"docker.io": {"endpoint": source.url}}
     # YAML has JSON within it.
     path.write_text(json.dumps({"platforms": ["all"], "registries": registries}))
+    return path
+
+
+def write_users(path: Path, passwords: Mapping[str, str]) -> Path:
+    """A `serve.htpasswd_file` of these names and passwords."""
+    hashed = {
+        name: bcrypt.hashpw(each.encode(), bcrypt.gensalt(4)) for name, each in passwords.items()
+    }
+    path.write_text("".join(f"{name}:{found.decode()}\n" for name, found in hashed.items()))
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from support.gotools import path_of
@@ -16,22 +17,25 @@ class Clients:
     """Programs that read nothing of the machine's configuration; all is below `home`.
 
     skopeo, podman and buildah share `registries.conf` and, but for skopeo, one storage; `close`
-    removes what they keep elsewhere.
+    removes what they keep elsewhere. With `node`, which are variables for them, they read
+    `/etc/containers` and what is in `home`, as on a node.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, node: Mapping[str, str] | None = None) -> None:
         self.home = home
         # Of podman's runroot at most 50 characters are taken, which pytest's directories exceed.
         self._run = Path(tempfile.mkdtemp(prefix="run-"))
         settings = home / ".config/containers"
-        settings.mkdir(parents=True)
+        settings.mkdir(parents=True, exist_ok=True)
         policy = {"default": [{"type": "insecureAcceptAnything"}]}
         (settings / "policy.json").write_text(json.dumps(policy))
-        self._policy = settings / "policy.json"
         self._registries = settings / "registries.conf"
-        self._registries.write_text("")
-        self._logins = home / "auth.json"
-        self._logins.write_text("{}")
+        self._variables = dict(node or {})
+        if node is None:
+            self._registries.write_text("")
+            (home / "auth.json").write_text("{}")
+            self._variables["CONTAINERS_REGISTRIES_CONF"] = str(self._registries)
+            self._variables["REGISTRY_AUTH_FILE"] = str(home / "auth.json")
 
     def close(self) -> None:
         shutil.rmtree(self._run, ignore_errors=True)
@@ -49,7 +53,7 @@ class Clients:
             file.write("\n".join(lines) + "\n")
 
     async def skopeo(self, *words: str | Path) -> Result:
-        return await run("skopeo", "--policy", self._policy, *words, env=self._environment)
+        return await run("skopeo", *words, env=self._environment)
 
     async def podman(self, *words: str | Path) -> Result:
         quiet = ("--cgroup-manager", "cgroupfs", "--events-backend", "none")
@@ -100,6 +104,5 @@ class Clients:
             "TMPDIR": str(self._run),
             "XDG_CONFIG_HOME": str(self.home / ".config"),
             "XDG_RUNTIME_DIR": str(self._run),
-            "CONTAINERS_REGISTRIES_CONF": str(self._registries),
-            "REGISTRY_AUTH_FILE": str(self._logins),
+            **self._variables,
         }

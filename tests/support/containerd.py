@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import os
 import secrets
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import tomlkit
 
 from support.processes import Result, run
 
 _STARTING_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-# `opt` would make /opt/containerd; nothing here speaks CRI.
+_CRI = "io.containerd.grpc.v1.cri"
+_OPT = "io.containerd.internal.v1.opt"  # would make /opt/containerd
 _CONFIG = """\
 version = 2
 root = "{root}"
 state = "{state}"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+disabled_plugins = {disabled}
 [grpc]
   address = "{state}/c.sock"
 [ttrpc]
@@ -31,12 +37,25 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 
 
 class Containerd:
-    """The daemon, asked by `ctr`; each registry's hosts lie in `certs.d`, as on a node."""
+    """The daemon, asked by `ctr`; each registry's hosts lie in `certs_d`, as on a node.
 
-    def __init__(self, directory: Path, state: Path, process: subprocess.Popen[bytes]) -> None:
+    It pulls over plain HTTP, where `hosts.toml` does not say otherwise; with `node`, which are
+    variables for `ctr` and the daemon, as on a node.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        state: Path,
+        process: subprocess.Popen[bytes],
+        node: Mapping[str, str] | None = None,
+    ) -> None:
+        self.certs_d = directory / "certs.d"
+        self.socket = state / "c.sock"
         self._directory = directory
         self._state = state
         self._process = process
+        self._node = node
         # Control groups are named by it, which all daemons of the machine share.
         self._namespace = f"prefetch-{secrets.token_hex(4)}"
         self._containers = itertools.count()
@@ -58,7 +77,7 @@ class Containerd:
         Without `server` containerd falls back to the registry itself; `settings` are further
         lines of the mirror's table, as TOML values.
         """
-        directory = self._directory / "certs.d" / registry
+        directory = self.certs_d / registry
         directory.mkdir(parents=True, exist_ok=True)
         lines = [] if server is None else [f'server = "{server}"']
         lines += [f'[host."{mirror}"]', 'capabilities = ["pull", "resolve"]']
@@ -67,14 +86,21 @@ class Containerd:
 
     async def ctr(self, *words: str | Path) -> Result:
         """Any command of `ctr`, to its end."""
-        base = ("ctr", "--address", self._state / "c.sock", "--namespace", self._namespace)
-        return await run(*base, *words, env={"HOME": str(self._directory)})
+        base = ("ctr", "--address", self.socket, "--namespace", self._namespace)
+        return await run(*base, *words, env={"HOME": str(self._directory), **(self._node or {})})
 
-    async def pull(self, reference: str, *, platforms: Iterable[str] = ()) -> Result:
-        """Pull and unpack an image as `hosts.toml` says; every platform unless some are named."""
+    async def pull(
+        self, reference: str, *, platforms: Iterable[str] = (), login: str | None = None
+    ) -> Result:
+        """Pull and unpack an image as `hosts.toml` says; every platform unless some are named.
+
+        `login` is `user:password`, which `ctr` shows to every host that asks.
+        """
         chosen = [word for each in platforms for word in ("--platform", each)]
+        plain = ("--plain-http",) if self._node is None else ()
+        shown = () if login is None else ("--user", login)
         return await self.ctr(
-            *("images", "pull", "--hosts-dir", self._directory / "certs.d", "--plain-http"),
+            *("images", "pull", "--hosts-dir", self.certs_d, *plain, *shown),
             *("--snapshotter", "native", *(chosen or ["--all-platforms"]), reference),
         )
 
@@ -119,19 +145,39 @@ class Containerd:
         return answer.stdout
 
 
-async def start_containerd(directory: Path) -> Containerd:
-    """Start the daemon with its data in `directory`, and wait until it answers."""
+async def start_containerd(
+    directory: Path,
+    *,
+    node: Mapping[str, str] | None = None,
+    registry: Mapping[str, Any] | None = None,
+) -> Containerd:
+    """Start the daemon with its data in `directory`, and wait until it answers.
+
+    With `registry`, which is that table of the CRI plugin, it speaks CRI, too.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     # The paths of sockets must be short (unix(7)), which those of pytest are not.
     state = Path(tempfile.mkdtemp(prefix="containerd-"))
     config = directory / "config.toml"
-    config.write_text(_CONFIG.format(root=directory / "root", state=state))
+    disabled = json.dumps([_OPT] if registry is not None else [_OPT, _CRI])
+    text = _CONFIG.format(root=directory / "root", state=state, disabled=disabled)
+    config.write_text(text + _cri(registry))
+    environment = None if node is None else {"PATH": os.environ["PATH"], **node}
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(["containerd", "--config", config], stdout=log, stderr=log)
-    daemon = Containerd(directory, state, process)
+        process = subprocess.Popen(
+            ["containerd", "--config", config], stdout=log, stderr=log, env=environment
+        )
+    daemon = Containerd(directory, state, process, node)
     try:
         await daemon.ready()
     except BaseException:
         await daemon.stop()
         raise
     return daemon
+
+
+def _cri(registry: Mapping[str, Any] | None) -> str:
+    if registry is None:
+        return ""
+    table = {"containerd": {"snapshotter": "native"}, "registry": registry}
+    return tomlkit.dumps({"plugins": {_CRI: table}})

@@ -1,5 +1,8 @@
 """Programs that are built from Go modules, once a version, into a cache that runs share.
 
+Some are published modules; the others are below `tests/parsers`, each a module that reads a file
+with the code of the system that the file is for (see `support.parsers`).
+
 Run as a program, it builds them all and prints where they are; `.ci/run` does that before the
 tests, with the system's Python, so nothing but the standard library is imported here.
 """
@@ -7,6 +10,7 @@ tests, with the system's Python, so nothing but the standard library is imported
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -23,6 +27,7 @@ from pathlib import Path
 # like any other (go.dev/doc/toolchain); Go before 1.21 cannot switch to them by itself.
 _TOOLCHAIN = "go1.26.8"
 _BUILD_SECONDS = 900
+_MODULES = Path(__file__).parent.parent / "parsers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,12 @@ class GoTool:
 
     package: str
     version: str
-    go: tuple[int, int]
+    go: tuple[int, ...]
 
 
 TOOLS: Mapping[str, GoTool] = {
     "crane": GoTool("github.com/google/go-containerregistry/cmd/crane", "v0.22.1", (1, 25)),
+    "crictl": GoTool("sigs.k8s.io/cri-tools/cmd/crictl", "v1.37.0", (1, 26, 6)),
     "conformance": GoTool(
         "github.com/opencontainers/distribution-spec/conformance",
         "v0.0.0-20260831232431-97274622c111",
@@ -43,27 +49,52 @@ TOOLS: Mapping[str, GoTool] = {
     ),
 }
 
+PARSERS = (
+    "parse-buildkit",
+    "parse-containers",
+    "parse-docker",
+    "parse-hcl",
+    "parse-hosts",
+    "parse-k3s",
+    "parse-kind",
+    "parse-rke",
+    "parse-talos",
+)
+
 
 class BuildFailed(Exception):
     """Go is missing, or could not build it."""
 
 
 def path_of(name: str) -> Path:
-    """Where a tool is once it has been built."""
+    """Where a tool or a parser is once it has been built."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "prefetch-tests" / f"{name}-{TOOLS[name].version}" / name
+    version = TOOLS[name].version if name in TOOLS else _digest(_MODULES / name)
+    return Path(base) / "prefetch-tests" / f"{name}-{version}" / name
 
 
 def build(name: str) -> Path:
-    """Build a tool unless it is there; whoever asks meanwhile waits. Raises BuildFailed."""
+    """Build a tool or a parser unless it is there; whoever asks meanwhile waits.
+
+    Raises BuildFailed.
+    """
     target = path_of(name)
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.parent / ".lock"):
         if not target.exists():
-            _install(TOOLS[name], target)
+            _make(name, target)
     return target
+
+
+def _digest(module: Path) -> str:
+    """It changes with any of the module's files."""
+    digest = hashlib.sha256()
+    for path in sorted((*module.glob("*.go"), *module.glob("go.*"))):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -73,21 +104,36 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _install(tool: GoTool, target: Path) -> None:
+def _make(name: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-        go = _suitable_go(tool.go, Path(directory))
-        _go(go, Path(directory), "install", f"{tool.package}@{tool.version}")
-        (Path(directory) / target.name).replace(target)
+        made = Path(directory)
+        if name in TOOLS:
+            tool = TOOLS[name]
+            go = _suitable_go(tool.go, made)
+            _go(go, made, "install", f"{tool.package}@{tool.version}", GOBIN=str(made))
+        else:
+            module = _MODULES / name
+            go = _suitable_go(_asked_for(module), made)
+            flags = "-mod=readonly -trimpath -buildvcs=false"
+            _go(go, module, "build", "-o", str(made / name), ".", GOFLAGS=flags, GOWORK="off")
+        (made / name).replace(target)
 
 
-def _suitable_go(needed: tuple[int, int], directory: Path) -> str:
+def _asked_for(module: Path) -> tuple[int, ...]:
+    """The version in its go.mod."""
+    line = re.search(r"^go ([\d.]+)$", (module / "go.mod").read_text(), re.MULTILINE)
+    assert line is not None
+    return tuple(int(part) for part in line[1].split("."))
+
+
+def _suitable_go(needed: tuple[int, ...], directory: Path) -> str:
     """The Go on PATH, or one that it fetches if it is too old."""
     go = shutil.which("go")
     if go is None:
         raise BuildFailed("there is no go on PATH")
-    version = re.match(r"go(\d+)\.(\d+)", _go(go, directory, "env", "GOVERSION"))
+    version = re.match(r"go(\d+(?:\.\d+)+)", _go(go, directory, "env", "GOVERSION"))
     # A Go without such a version was built from its sources, and is taken to be new.
-    if version is None or (int(version[1]), int(version[2])) >= needed:
+    if version is None or tuple(int(part) for part in version[1].split(".")) >= needed:
         return go
     system, machine = _go(go, directory, "env", "GOHOSTOS", "GOHOSTARCH").split()
     module = f"golang.org/toolchain@v0.0.1-{_TOOLCHAIN}.{system}-{machine}"
@@ -98,10 +144,9 @@ def _suitable_go(needed: tuple[int, int], directory: Path) -> str:
     return str(found / "bin/go")
 
 
-def _go(go: str, directory: Path, *words: str) -> str:
-    """Run Go outside any module; it installs into `directory`."""
+def _go(go: str, directory: Path, *words: str, **settings: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "GOROOT"}
-    environment |= {"GOBIN": str(directory), "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+    environment |= {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", **settings}
     try:
         done = subprocess.run(
             [go, *words],
@@ -121,7 +166,7 @@ def _go(go: str, directory: Path, *words: str) -> str:
 
 if __name__ == "__main__":
     try:
-        for each in TOOLS:
+        for each in (*TOOLS, *PARSERS):
             print(build(each), flush=True)
     except BuildFailed as error:
         sys.exit(str(error))

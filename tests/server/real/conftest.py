@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,10 @@ import pytest
 from prefetch.demo.images import image
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
-from support.cache import Cache, ServeFactory, Warm, start_cache, write_config
+from support.cache import ServeFactory, Warm, write_config
 from support.clients import Clients
 from support.containerd import Containerd, start_containerd
-from support.evidence import assert_no_crash
 from support.processes import CommandLine
-
-
-@pytest.fixture
-async def serve(cli: CommandLine) -> AsyncIterator[ServeFactory]:
-    """`await serve("--workers", "2", config=…)`: it must end well, too."""
-    running: list[Cache] = []
-    async with AsyncExitStack() as stack:
-
-        async def start(*words: str, config: Path | None = None) -> Cache:
-            cache = await start_cache(cli, *words, config=config)
-            stack.push_async_callback(cache.stop)
-            running.append(cache)
-            return cache
-
-        yield start
-        for each in running:
-            ended = await each.stop()
-            assert ended.code == 0, ended.stderr
-            assert_no_crash(ended)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A network of a test's own: public, private and metadata addresses that lead nowhere else.
 
 A thread of Linux may have namespaces of its own, and whatever it starts has them, too: threads and
-processes. So a test runs there as a whole, without leaving its process. Needs root.
+processes. So a test runs there as a whole, without leaving its process. Needs `real("root", "ip")`.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ import select
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from listener import Listener
+from support.listener import Listener
 
 PUBLIC = "93.184.215.14"
 PRIVATE = "10.1.2.3"
 METADATA = "169.254.169.254"
 
+_CLONE_FS = 0x00000200
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Hosts:
     """What names resolve to in the island: its `/etc/hosts`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def write(self, names: Mapping[str, list[str]]) -> None:
         """Names with their addresses. The file stays the same one: it is mounted."""
         lines = [f"{address} {name}" for name, found in names.items() for address in found]
-        self._path.write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]))
+        self.path.write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]))
 
 
 def on_an_island(directory: Path, work: Callable[[Hosts], None]) -> None:
@@ -58,13 +60,34 @@ def on_an_island(directory: Path, work: Callable[[Hosts], None]) -> None:
         raise failure[0]
 
 
+@contextmanager
+def island(directory: Path) -> Iterator[Hosts]:
+    """As `on_an_island`, for the thread that asks: it is there until the block ends."""
+    home = Path.cwd()
+    # The namespaces that it comes from: a mount namespace is given back with its own root.
+    back = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in ("mnt", "net")]
+    try:
+        yield _settle(directory)
+    finally:
+        # Threads that were started meanwhile share its directories, which setns(2) forbids.
+        _check(_LIBC.unshare(_CLONE_FS))
+        for namespace in back:
+            _check(_LIBC.setns(namespace, 0))
+            os.close(namespace)
+        os.chdir(home)
+
+
+def bind(source: Path, target: Path) -> None:
+    """On the island, let a file or a directory be seen at another path, which must be there."""
+    _check(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None))
+
+
 def _settle(directory: Path) -> Hosts:
-    libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET))
-    _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    _check(_LIBC.unshare(_CLONE_NEWNS | _CLONE_NEWNET))
+    _check(_LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
     hosts = Hosts(directory / "hosts")
     hosts.write({})
-    _check(libc.mount(os.fsencode(directory / "hosts"), b"/etc/hosts", None, _MS_BIND, None))
+    bind(hosts.path, Path("/etc/hosts"))
     for words in (
         "link set lo up",
         *(f"addr add {address}/32 dev lo" for address in (PUBLIC, PRIVATE, METADATA)),

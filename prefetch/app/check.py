@@ -1,0 +1,88 @@
+"""`check`: the gate before a rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefetch.app.requests import SourceRequest, seconds
+from prefetch.app.runtime import Runtime, open_runtime
+from prefetch.app.selecting import read_all, select
+from prefetch.app.signals import run
+from prefetch.app.sync import warn_of_private
+from prefetch.events import Emit
+from prefetch.sync.gate import Freshness, Gate, GateImage, StoreShelf
+from prefetch.sync.gatereport import GateReport
+from prefetch.sync.resolver import Resolver
+from prefetch.sync.wanted import PlannedImage, Problem, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What has to be warm; `max_age` is a duration. With `fresh` tags are asked for now."""
+
+    source: SourceRequest
+    verify: bool = False
+    max_age: str | None = None
+    fresh: bool = False
+
+
+def run_check(request: CheckRequest, emit: Emit) -> GateReport:
+    """Check all that the sources name against the store. Raises UsageError, nothing is fetched."""
+    report, _ = run(lambda _: _check(request, emit))
+    return report
+
+
+async def _check(request: CheckRequest, emit: Emit) -> GateReport:
+    max_age = None if request.max_age is None else seconds(request.max_age, "--max-age")
+    settings, platforms, parsed = read_all(request.source, emit)
+    async with open_runtime(settings, request.source.place, emit) as runtime:
+        selection = await select(parsed, runtime, platforms)
+        shelf = _Shelf(runtime, verify=request.verify)
+        if request.fresh:
+            await shelf.refresh(selection.wanted)
+        images = await Gate(shelf).check(selection.wanted)
+        for image in images:
+            if (problem := shelf.problem(image.wanted)) is not None:
+                image.problem, image.missing = problem, []
+        await _judge(runtime, images, max_age=None if request.fresh else max_age)
+        warn_of_private(settings, sum(i.visibility == "private" for i in images), emit)
+        return GateReport(images, selection.errors, str(runtime.data_dir))
+
+
+async def _judge(runtime: Runtime, images: list[GateImage], *, max_age: float | None) -> None:
+    """Fill in what the database knows: how old an answer is, and who may see it."""
+    now = runtime.clock.now()
+    frozen = await runtime.state.freezes.get(now) is not None
+    freshness = Freshness(now, max_age, frozen)
+    records = await runtime.state.references.get_many([image.wanted.name for image in images])
+    seen = await runtime.state.links.visibilities()
+    for image in images:
+        repository = image.wanted.reference.repository
+        image.stale = freshness.is_stale(image.wanted, records.get(image.wanted.name))
+        known = seen.get((repository.registry, repository.path))
+        image.visibility = known[0] if known else "unknown"
+
+
+class _Shelf(StoreShelf):
+    """The store; with tags as the registries have them now, once they have been asked."""
+
+    def __init__(self, runtime: Runtime, *, verify: bool) -> None:
+        super().__init__(runtime.state, runtime.store, verify=verify)
+        self._resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
+        self._now: dict[str, PlannedImage] = {}
+
+    async def refresh(self, wanted: list[Wanted]) -> None:
+        """Ask the registries, by HEAD, what each tag is."""
+        tags = [PlannedImage(each) for each in wanted if each.reference.digest is None]
+        await self._resolver.resolve(tags)
+        self._now = {image.wanted.name: image for image in tags}
+
+    async def digest(self, wanted: Wanted) -> str | None:
+        """What the registry has said, or what is known here."""
+        asked = self._now.get(wanted.name)
+        return await super().digest(wanted) if asked is None else asked.digest
+
+    def problem(self, wanted: Wanted) -> Problem | None:
+        """Why a registry could not say what a tag is."""
+        asked = self._now.get(wanted.name)
+        return None if asked is None else asked.problem

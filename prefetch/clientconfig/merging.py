@@ -1,0 +1,201 @@
+"""Adds to a file that is there already, and keeps what else is in it.
+
+Mappings are merged key by key. Of lists of values ours come first, since the order is one of
+preference; entries of lists of mappings are told apart by a key of theirs. Comments and layout of
+YAML and TOML stay; JSON has none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+from prefetch.clientconfig.files import ConfigFile
+from prefetch.errors import UsageError
+
+# In lists of these, what comes first is asked first.
+_PREFERENCES = frozenset({"mirror"})
+_ITEM = re.compile(
+    r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:\s*(?:#[^\n]*)?\n)*( *)- ", re.MULTILINE
+)
+_QUOTED = re.compile("[\"']")
+_WIDTH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The whole new text and tree, and the keys' paths whose values are others now."""
+
+    text: str
+    replaced: tuple[str, ...]
+    tree: Mapping[str, Any]
+
+
+def merge(file: ConfigFile, existing: str, name: str, keys: Mapping[str, str]) -> Merged:
+    """`existing`, the text of the file called `name`, with what `file` says added.
+
+    `keys` name the key that tells entries of a list apart, by the list's own key. Raises
+    UsageError, in one line, for a text that is not of the format or has something else in a place
+    of ours.
+    """
+    if not existing.strip():
+        return Merged(file.text(), (), file.data)
+    text = _FORMATS[file.format](name, existing)
+    merging = _Merging(name, keys)
+    merging.mapping(text.tree, text.ours(file), "")
+    return Merged(text.dumped(), tuple(merging.replaced), text.tree)
+
+
+@dataclass(slots=True)
+class _Merging:
+    name: str
+    keys: Mapping[str, str]
+    replaced: list[str] = field(default_factory=list)
+
+    def mapping(self, old: MutableMapping[str, Any], new: Mapping[str, Any], at: str) -> None:
+        for key, value in new.items():
+            path = f"{at}.{key}" if at else key
+            found = old.get(key)
+            if found is None:
+                old[key] = value
+            elif isinstance(value, Mapping):
+                self._is(found, MutableMapping, path, "a mapping")
+                self.mapping(found, value, path)
+            elif isinstance(value, list):
+                self._is(found, MutableSequence, path, "a list")
+                self._list(found, value, key, path)
+            elif found != value:
+                self.replaced.append(path)
+                old[key] = value
+
+    def _list(self, old: MutableSequence[Any], new: list[Any], key: str, path: str) -> None:
+        identity = self.keys.get(key)
+        if identity is None:
+            for value in reversed(new):
+                if value in old:
+                    old.remove(value)
+                old.insert(0, value)
+            return
+        for place, entry in enumerate(new):
+            found = next((e for e in old if _named(e, identity) == entry[identity]), None)
+            if found is not None:
+                self.mapping(found, entry, f"{path}[{entry[identity]}]")
+            elif key in _PREFERENCES:
+                old.insert(place, entry)
+            else:
+                old.append(entry)
+
+    def _is(self, found: object, kind: Any, path: str, what: str) -> None:
+        if not isinstance(found, kind):
+            raise UsageError(f"{self.name}: {path} is not {what}")
+
+
+def _named(entry: object, identity: str) -> object:
+    return entry.get(identity) if isinstance(entry, Mapping) else None
+
+
+class _Text(Protocol):
+    """A file that was parsed: its tree, which may be changed, and what is then to be written."""
+
+    tree: MutableMapping[str, Any]
+
+    def ours(self, file: ConfigFile) -> Mapping[str, Any]: ...
+
+    def dumped(self) -> str: ...
+
+
+class _Json:
+    def __init__(self, name: str, text: str) -> None:
+        try:
+            self.tree = _mapping(json.loads(text, object_pairs_hook=_unique), name)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{name}: not valid JSON: {_line(error)}") from None
+
+    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
+        return cast("Mapping[str, Any]", file.data)
+
+    def dumped(self) -> str:
+        return json.dumps(self.tree, indent=2, ensure_ascii=False) + "\n"
+
+
+class _Yaml:
+    def __init__(self, name: str, text: str) -> None:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        self._yaml = YAML()
+        self._yaml.preserve_quotes = True
+        self._yaml.width = _WIDTH
+        lists = _ITEM.search(text)
+        offset = 0 if lists is not None and len(lists[2]) <= len(lists[1]) else 2
+        self._yaml.indent(mapping=2, sequence=2 + offset, offset=offset)
+        try:
+            self.tree = _mapping(self._yaml.load(text), name)
+        except (YAMLError, ValueError, RecursionError) as error:
+            raise UsageError(f"{name}: not valid YAML: {_line(error)}") from None
+
+    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
+        """With the quotes that it would be written with: those here follow other rules."""
+        return cast("Mapping[str, Any]", self._yaml.load(replace(file, comments=()).text()))
+
+    def dumped(self) -> str:
+        stream = io.StringIO()
+        self._yaml.dump(self.tree, stream)
+        return stream.getvalue()
+
+
+class _Toml:
+    def __init__(self, name: str, text: str) -> None:
+        import tomlkit
+        from tomlkit.exceptions import TOMLKitError
+
+        try:
+            self.tree: MutableMapping[str, Any] = tomlkit.parse(text)
+        except (TOMLKitError, ValueError, RecursionError) as error:
+            raise UsageError(f"{name}: not valid TOML: {_line(error)}") from None
+        if "registries" in self.tree:
+            raise UsageError(
+                f"{name}: this registries.conf has the older form, which takes no [[registry]]",
+                hint="put ours into registries.conf.d, or see containers-registries.conf(5)",
+            )
+
+    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
+        return cast("Mapping[str, Any]", file.data)
+
+    def dumped(self) -> str:
+        import tomlkit
+
+        return tomlkit.dumps(self.tree)
+
+
+_FORMATS: Mapping[str, Callable[[str, str], _Text]] = {
+    "json": _Json,
+    "yaml": _Yaml,
+    "toml": _Toml,
+}
+
+
+def _mapping(tree: object, name: str) -> MutableMapping[str, Any]:
+    if not isinstance(tree, MutableMapping):
+        raise UsageError(f"{name}: expected a mapping at the top")
+    return tree
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _line(error: Exception) -> str:
+    """A parser's complaint without the text around it, which may hold secrets."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        problem = getattr(error, "problem", None) or "cannot be read"
+        return f"{_QUOTED.split(problem)[0].strip()} in line {mark.line + 1}"
+    return str(error).splitlines()[0] if str(error) else "nested too deeply"

@@ -1,0 +1,219 @@
+"""Kubernetes objects: the images of pods, and of whatever makes pods.
+
+A pod's specification has images in `containers`, `initContainers`, `ephemeralContainers` and, as
+volumes, in `volumes[].image.reference` (kubernetes/api core/v1). It is a Pod's own `spec`, or what
+a template holds: `spec.template` of Deployments, StatefulSets, DaemonSets, ReplicaSets,
+ReplicationControllers, Jobs, Argo Rollouts, Knative Services and OpenKruise's workloads,
+`spec.jobTemplate.spec.template` of CronJobs, `template` of PodTemplates. Every kind is looked at
+for these, since there are more than one list could name; a kind that is not known and has none is
+not wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prefetch.errors import InvalidReference
+from prefetch.oci.reference import Reference
+from prefetch.sources.selector import Demand, Note, Origin, Parsed, Selector, shown
+from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar
+
+_TEMPLATES: Final = (
+    ("spec", "template", "spec"),
+    ("spec", "jobTemplate", "spec", "template", "spec"),
+    ("spec", "template", "jobTemplate", "spec", "template", "spec"),  # OpenKruise AdvancedCronJob
+    ("template", "spec"),
+    ("spec",),  # Pod, Knative Revision, OpenKruise SidecarSet
+)
+_CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
+_MAKE_PODS: Final = frozenset(
+    {
+        *("Pod", "PodTemplate", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"),
+        *("ReplicationController", "Job", "CronJob"),
+    }
+)
+_PLACEHOLDER: Final = re.compile(r"\{\{|\$\{|\$\(")
+_RENDER: Final = "render it first: helm template, kustomize build, envsubst"
+_ALWAYS: Final = "Always"
+_LATEST: Final = re.compile(r"(^|/)[^/:@]+(:latest)?$")
+_MOST_PODS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """An object in a source, and how it is called there."""
+
+    node: MapNode
+    source: str
+
+    @property
+    def kind(self) -> str:
+        return _text(self.node.items.get("kind"))
+
+    @property
+    def pods(self) -> int:
+        """How many it starts, as far as it says; a CronJob's run only now and then."""
+        spec = self.node.items.get("spec")
+        fields = spec.items if isinstance(spec, MapNode) else {}
+        default = 0 if self.kind.endswith("CronJob") else 1
+        return min(max(_number(fields.get("replicas"), default), 0), _MOST_PODS)
+
+    @property
+    def called(self) -> str:
+        """`Deployment shop/web`, as far as it says."""
+        metadata = self.node.items.get("metadata")
+        fields = metadata.items if isinstance(metadata, MapNode) else {}
+        name = _text(fields.get("name")) or _text(fields.get("generateName")) or "?"
+        namespace = _text(fields.get("namespace"))
+        path = f"{namespace}/{name}" if namespace else name
+        return f"{self.kind or 'object'} {shown(path)[1:-1]}"
+
+
+def is_object(node: Node) -> bool:
+    """Whether a document is a Kubernetes object, or a list of them."""
+    return isinstance(node, MapNode) and bool(_text(node.items.get("kind")))
+
+
+def parse(node: Node, name: str, paths: Sequence[str] = ()) -> Parsed:
+    """The images of one document; `name` stands in origins and errors. Raises nothing.
+
+    `paths` are more places to look at, for kinds of one's own: `spec.image`, or
+    `spec.workers[].image`.
+    """
+    parsed = Parsed()
+    for found in _objects(node, name, parsed):
+        _object(found, parsed, paths)
+    return parsed
+
+
+def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
+    """The object, or those in it: `List` and what else ends so has `items`."""
+    todo = [node]
+    while todo:
+        each = todo.pop()
+        if not isinstance(each, MapNode):
+            parsed.errors.append(Origin(source, each.line).error("not a Kubernetes object"))
+            continue
+        items = each.items.get("items")
+        if not _text(each.items.get("kind")).endswith("List"):
+            yield _Object(each, source)
+        elif isinstance(items, ListNode):
+            todo += reversed(items.items)
+
+
+def _object(found: _Object, parsed: Parsed, paths: Sequence[str]) -> None:
+    if found.kind == "Kustomization":
+        origin = Origin(found.source, found.node.line)
+        parsed.notes.append(Note(origin, "a kustomization: kustomize build has its images"))
+        return
+    images = _Images(found, parsed)
+    spec = _pod_spec(found)
+    if spec is not None:
+        images.of_pod(spec)
+    elif found.kind in _MAKE_PODS:
+        images.fault(found.node, "there is no pod specification in it")
+    for path in paths:
+        for node in _at(found.node, path):
+            images.add(node, path, Demand(found.pods, askers=(found.called,)))
+
+
+def _pod_spec(found: _Object) -> MapNode | None:
+    for path in _TEMPLATES:
+        node: Node | None = found.node
+        for key in path:
+            node = node.items.get(key) if isinstance(node, MapNode) else None
+        if isinstance(node, MapNode) and "containers" in node.items:
+            return node
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Takes an object's images, and what is wrong with it, into `parsed`."""
+
+    found: _Object
+    parsed: Parsed
+
+    def of_pod(self, spec: MapNode) -> None:
+        for key in _CONTAINERS:
+            for index, container in enumerate(self._list(spec, key)):
+                where = f"{key}[{index}]"
+                if not isinstance(container, MapNode):
+                    self.fault(container, f"{where}: not a container")
+                elif "image" in container.items:
+                    demand = self._demand(spec, container)
+                    self.add(container.items["image"], f"{where}.image", demand)
+                elif self.found.kind == "Pod":
+                    self.fault(container, f"{where} has no image")
+        for index, volume in enumerate(self._list(spec, "volumes")):
+            image = volume.items.get("image") if isinstance(volume, MapNode) else None
+            if isinstance(image, MapNode) and "reference" in image.items:
+                where = f"volumes[{index}].image.reference"
+                self.add(image.items["reference"], where, self._demand(spec, image))
+
+    def add(self, node: Node, where: str, demand: Demand) -> None:
+        if not isinstance(node, Scalar) or node.value is None or not node.text:
+            self.fault(node, f"{where} is no image")
+        elif _PLACEHOLDER.search(node.text):
+            self.fault(node, f"{where}: {shown(node.text)} is a template", hint=_RENDER)
+        else:
+            try:
+                reference = Reference.parse(node.text)
+            except InvalidReference as error:
+                self.fault(node, f"{where}: {error}")
+            else:
+                origin = Origin(self.found.source, node.line)
+                self.parsed.selectors.append(Selector(origin, reference, demand=demand))
+
+    def fault(self, node: Node, message: str, *, hint: str | None = None) -> None:
+        origin = Origin(self.found.source, node.line)
+        self.parsed.errors.append(origin.error(f"{self.found.called}: {message}", hint=hint))
+
+    def _list(self, spec: MapNode, key: str) -> list[Node]:
+        node = spec.items.get(key)
+        optional = key != _CONTAINERS[0]
+        if node is None or (optional and isinstance(node, Scalar) and node.value is None):
+            return []
+        if isinstance(node, ListNode):
+            return node.items
+        self.fault(node, f"{key} is not a list")
+        return []
+
+    def _demand(self, spec: MapNode, use: MapNode) -> Demand:
+        """What a container or volume adds; a pod's `priority` is its class's, once admitted.
+
+        An image with no tag, or `latest`, is pulled always unless a policy says otherwise
+        (kubernetes.io, "Default image pull policy").
+        """
+        policy = _text(use.items.get("imagePullPolicy")) or _text(use.items.get("pullPolicy"))
+        image = _text(use.items.get("image")) or _text(use.items.get("reference"))
+        always = policy == _ALWAYS or (not policy and _LATEST.search(image) is not None)
+        return Demand(
+            self.found.pods, always, _number(spec.items.get("priority")), (self.found.called,)
+        )
+
+
+def _at(node: Node, path: str) -> Iterator[Node]:
+    """The nodes at a path of keys; `[]` behind one stands for each entry of its list."""
+    key, _, rest = path.partition(".")
+    found = node.items.get(key.removesuffix("[]")) if isinstance(node, MapNode) else None
+    if found is None:
+        return
+    entries = found.items if key.endswith("[]") and isinstance(found, ListNode) else [found]
+    for entry in entries:
+        if rest:
+            yield from _at(entry, rest)
+        else:
+            yield entry
+
+
+def _number(node: Node | None, default: int = 0) -> int:
+    value = node.value if isinstance(node, Scalar) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _text(node: Node | None) -> str:
+    return node.text if isinstance(node, Scalar) and node.value is not None else ""
