@@ -4,31 +4,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prefetch.app.cacheserver import CacheOptions, server_of
 from prefetch.app.requests import SourceRequest, seconds
 from prefetch.app.runtime import Runtime, open_runtime
 from prefetch.app.selecting import read_all, select
 from prefetch.app.signals import run
 from prefetch.app.sync import warn_of_private
+from prefetch.clock import SystemClock
+from prefetch.errors import NetworkError, UsageError
 from prefetch.events import Emit
+from prefetch.remote.direct import DirectServer
+from prefetch.sources.selector import merge
 from prefetch.sync.gate import Freshness, Gate, GateImage, StoreShelf
+from prefetch.sync.gateremote import CacheShelf
 from prefetch.sync.gatereport import GateReport
+from prefetch.sync.probeconnection import Introducer
 from prefetch.sync.resolver import Resolver
 from prefetch.sync.wanted import PlannedImage, Problem, Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """What has to be warm; `max_age` is a duration. With `fresh` tags are asked for now."""
+    """What has to be warm; `max_age` is a duration. With `fresh` tags are asked for now.
+
+    `cache` is a running one, which is asked in place of the store of this data directory.
+    """
 
     source: SourceRequest
     verify: bool = False
     max_age: str | None = None
     fresh: bool = False
+    cache: CacheOptions | None = None
 
 
 def run_check(request: CheckRequest, emit: Emit) -> GateReport:
-    """Check all that the sources name against the store. Raises UsageError, nothing is fetched."""
-    report, _ = run(lambda _: _check(request, emit))
+    """Check all that the sources name; nothing is fetched.
+
+    Raises UsageError, and NetworkError for a cache that cannot be asked.
+    """
+    if request.cache is None:
+        report, _ = run(lambda _: _check(request, emit))
+        return report
+    if request.verify or request.fresh or request.max_age is not None:
+        raise UsageError("--verify, --fresh and --max-age are about this store, not a --cache-url")
+    server = server_of(request.cache)
+    report, _ = run(lambda _: _check_remote(request, server, emit))
     return report
 
 
@@ -47,6 +67,38 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
         await _judge(runtime, images, max_age=None if request.fresh else max_age)
         warn_of_private(settings, sum(i.visibility == "private" for i in images), emit)
         return GateReport(images, selection.errors, str(runtime.data_dir))
+
+
+async def _check_remote(request: CheckRequest, server: DirectServer, emit: Emit) -> GateReport:
+    """Nothing of this data directory is opened: it says nothing about another cache."""
+    _, platforms, parsed = read_all(request.source, emit)
+    queries = [selector for selector in parsed.selectors if selector.reference is None]
+    errors = [
+        *parsed.errors,
+        *(
+            each.origin.error(
+                f"{each.repository}: patterns over tags are for this store (name the tags)"
+            )
+            for each in queries
+        ),
+    ]
+    wanted = [
+        Wanted(each.reference, each.platforms, each.priority, each.demand)
+        for each in merge(parsed.selectors, platforms)
+        if each.reference is not None and each.platforms is not None
+    ]
+    try:
+        found = await Introducer(server, any_registry=False, now=SystemClock().now).meet()
+        if not found.usable:
+            broken = next((step for step in found.steps if not step.ok), found.steps[-1])
+            raise NetworkError(f"{server.where}: {broken.message}", hint="prefetch probe says more")
+        shelf = CacheShelf(server, found)
+        images = await Gate(shelf).check(wanted)
+    finally:
+        await server.close()
+    for image in images:
+        image.stale = image.wanted.name in shelf.stale
+    return GateReport(images, errors, str(server.url))
 
 
 async def _judge(runtime: Runtime, images: list[GateImage], *, max_age: float | None) -> None:

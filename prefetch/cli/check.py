@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prefetch.cli.options import Globals, command_options, image_options, option, output_option
+from prefetch.cli.options import (
+    Globals,
+    cache_options,
+    command_options,
+    image_options,
+    option,
+    output_option,
+)
 
 if TYPE_CHECKING:
     from prefetch.sync.gatereport import GateReport
@@ -18,6 +25,12 @@ if TYPE_CHECKING:
 @option("--verify", is_flag=True, help="Compute the digest of every layer, too.")
 @option("--max-age", metavar="DURATION", help="Fail on a tag that was resolved before that (24h).")
 @option("--fresh", is_flag=True, help="Ask the registries now what each tag is, by HEAD.")
+@option(
+    "--cache-url",
+    metavar="URL",
+    help="Ask this running cache in place of the store; the options below are for it.",
+)
+@cache_options
 @output_option("text", "json", "junit")
 @command_options
 def check(
@@ -29,7 +42,9 @@ def check(
     verify: bool,
     max_age: str | None,
     fresh: bool,
+    cache_url: str | None,
     output: str,
+    **options: Any,
 ) -> None:
     """Prove that a rollout would cost no pull, and spend none to know it.
 
@@ -38,20 +53,25 @@ def check(
     is named, with the pulls that it would cost. A tag that is known to have moved
     fails, too, unless the cache is frozen.
 
+    This machine's store says nothing about another one's cache: --cache-url asks
+    that, which never goes upstream for it.
+
     \b
     Examples:
       prefetch check images.txt
       kubectl get pods -A -o json | prefetch check - --platform linux/amd64
       prefetch check manifests/ --max-age 24h -o junit > gate.xml
+      prefetch check images.txt --cache-url https://cache:5000 --ca-file ca.pem
       prefetch sync images.txt && prefetch freeze && prefetch check images.txt
     """
     from prefetch.app.check import CheckRequest, run_check
     from prefetch.cli.progress import progress
-    from prefetch.cli.request import source_request
+    from prefetch.cli.request import cache_of, source_request
 
     source = source_request(common, sources, images, platforms, None)
+    cache = None if cache_url is None else cache_of(cache_url, options)
     with progress(common, json=output != "text") as listener:
-        report = run_check(CheckRequest(source, verify, max_age, fresh), listener)
+        report = run_check(CheckRequest(source, verify, max_age, fresh, cache), listener)
     _print(report, output=output, quiet=common.quiet)
     sys.exit(report.exit_code())
 

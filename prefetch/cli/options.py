@@ -175,3 +175,39 @@ def source_options(function: F) -> F:
         help="Pulls that are left to others, or a share of the limit. [default: 20%]",
     )
     return image_options(reserve(function))
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def cache_options(function: F) -> F:
+    """How a running cache is asked: who asks, whom to trust, how long to wait."""
+    for decorate in reversed(
+        (
+            option("--username", metavar="USER", help="Who asks, where the cache wants to know."),
+            option("--password-env", metavar="VAR", help="The variable that has the password."),
+            option("--password-file", type=_FILE, metavar="FILE", help="The file that has it."),
+            option(
+                "--ca-file",
+                type=_FILE,
+                metavar="FILE",
+                help="Authorities to trust besides the system's.",
+            ),
+            option("--cert-file", type=_FILE, metavar="FILE", help="A client certificate to show."),
+            option("--key-file", type=_FILE, metavar="FILE", help="Its key."),
+            option(
+                "--insecure-skip-verify",
+                is_flag=True,
+                help="Do not check the cache's certificate.",
+            ),
+            option(
+                "--timeout",
+                default="10s",
+                show_default=True,
+                metavar="DURATION",
+                help="How long a request may take.",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prefetch.cli.options import Globals, command_options, option, output_option
+from prefetch.cli.options import (
+    Globals,
+    cache_options,
+    command_options,
+    option,
+    output_option,
+)
 
 if TYPE_CHECKING:
     from prefetch.sync.probe import Check, ClientResult, ProbeReport, Pulled
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _WIDTH = 80
 _UNCUT = 10_000  # registries' names are short, and looked for
 _LONG_DIGEST = re.compile(r"(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{52,}")
@@ -31,24 +35,11 @@ _LONG_DIGEST = re.compile(r"(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{52,}")
     metavar="URL",
     help="The cache: http(s)://HOST[:PORT]; with --target, repeatable.",
 )
-@option("--username", metavar="USER", help="Who asks, where the cache wants to know.")
-@option("--password-env", metavar="VAR", help="The variable that has the password.")
-@option("--password-file", type=_FILE, metavar="FILE", help="The file that has it.")
-@option("--ca-file", type=_FILE, metavar="FILE", help="Authorities to trust besides the system's.")
-@option("--cert-file", type=_FILE, metavar="FILE", help="A client certificate to show.")
-@option("--key-file", type=_FILE, metavar="FILE", help="Its key.")
-@option("--insecure-skip-verify", is_flag=True, help="Do not check the cache's certificate.")
+@cache_options
 @option(
     "--any-registry",
     is_flag=True,
     help="Ask also what is not `prefetch serve`, where it may cost pulls.",
-)
-@option(
-    "--timeout",
-    default="10s",
-    show_default=True,
-    metavar="DURATION",
-    help="How long a request may take.",
 )
 @option(
     "--target",
@@ -70,18 +61,11 @@ def probe(
     *,
     references: tuple[str, ...],
     cache_urls: tuple[str, ...],
-    username: str | None,
-    password_env: str | None,
-    password_file: Path | None,
-    ca_file: Path | None,
-    cert_file: Path | None,
-    key_file: Path | None,
-    insecure_skip_verify: bool,
     any_registry: bool,
-    timeout: str,
     target: str | None,
     registries: tuple[str, ...],
     output: str,
+    **options: Any,
 ) -> None:
     """Ask a running cache as each kind of client does, and say what works.
 
@@ -114,20 +98,9 @@ def probe(
         raise click.UsageError("--registry goes with --target")
     from prefetch.app.probe import ProbeRequest, run_probe
     from prefetch.cli.report import print_json
-    from prefetch.remote.direct import Trust
+    from prefetch.cli.request import cache_of
 
-    report = run_probe(
-        ProbeRequest(
-            cache_urls[0],
-            references,
-            username,
-            password_env,
-            password_file,
-            Trust(ca_file, cert_file, key_file, verify=not insecure_skip_verify),
-            timeout,
-            any_registry,
-        )
-    )
+    report = run_probe(ProbeRequest(cache_of(cache_urls[0], options), references, any_registry))
     if output == "json":
         print_json(report.document())
     else:

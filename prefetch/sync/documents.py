@@ -110,16 +110,22 @@ class Documents:
         return document
 
 
-async def platform_of_image(store: Provider, document: Document) -> str | None:
-    """The platform that a lone image's config (which must be in the store) names.
+def telling_config(document: Document) -> Descriptor | None:
+    """The config that names a lone image's platform.
 
-    None where it names none, for an index, and for an artifact, which fits every platform.
+    None for an index, for an artifact, which fits every platform, and for one that is too large.
     """
     if not isinstance(document, Manifest) or document.config.media_type not in _IMAGE_CONFIGS:
         return None
-    if document.config.size > _MAX_CONFIG_SIZE:
+    return document.config if document.config.size <= _MAX_CONFIG_SIZE else None
+
+
+async def platform_of_image(store: Provider, document: Document) -> str | None:
+    """The platform that a lone image's config (which must be in the store) names, if any does."""
+    config = telling_config(document)
+    if config is None:
         return None
-    return platform_of_config(await store.read(document.config.digest, limit=_MAX_CONFIG_SIZE))
+    return platform_of_config(await store.read(config.digest, limit=_MAX_CONFIG_SIZE))
 
 
 def platform_of_config(raw: bytes) -> str | None:
