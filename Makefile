@@ -44,7 +44,9 @@ lock: $(VENV)/.dev ## renew requirements/; UPGRADE=--upgrade moves versions
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(UPGRADE) requirements/build.in -c requirements/runtime.txt \
 		-o requirements/build.txt
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev -c requirements/runtime.txt \
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra cluster -c requirements/runtime.txt \
+		-o requirements/cluster.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --extra cluster -c requirements/cluster.txt \
 		-c requirements/build.txt -o requirements/dev.txt
 
 clean: ## remove .venv, builds and caches

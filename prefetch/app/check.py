@@ -54,7 +54,7 @@ def run_check(request: CheckRequest, emit: Emit) -> GateReport:
 
 async def _check(request: CheckRequest, emit: Emit) -> GateReport:
     max_age = None if request.max_age is None else seconds(request.max_age, "--max-age")
-    settings, platforms, parsed = read_all(request.source, emit)
+    settings, platforms, parsed = await read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         shelf = _Shelf(runtime, verify=request.verify)
@@ -71,7 +71,7 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
 
 async def _check_remote(request: CheckRequest, server: DirectServer, emit: Emit) -> GateReport:
     """Nothing of this data directory is opened: it says nothing about another cache."""
-    _, platforms, parsed = read_all(request.source, emit)
+    _, platforms, parsed = await read_all(request.source, emit)
     queries = [selector for selector in parsed.selectors if selector.reference is None]
     errors = [
         *parsed.errors,

@@ -18,13 +18,27 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterRequest:
+    """Which cluster, and what of it: no namespaces means all."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespaces: tuple[str, ...] = ()
+    selector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """Which images: sources (files or `-`), references by name, platforms (none: the default)."""
+    """Which images: sources (files or `-`), references by name, platforms (none: the default).
+
+    `cluster` adds what a live cluster runs.
+    """
 
     place: Place
     sources: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
+    cluster: ClusterRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

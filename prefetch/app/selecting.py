@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
-from prefetch.app.requests import SourceRequest
+from prefetch.app.requests import ClusterRequest, SourceRequest
 from prefetch.app.runtime import Runtime, settings_at
 from prefetch.config.settings import Settings
 from prefetch.errors import InvalidReference, UsageError
@@ -17,37 +18,60 @@ from prefetch.sources.selector import Parsed, images_from_args, parse_platforms
 from prefetch.sync.selection import Selection, expand
 
 
-def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
-    """Settings and sources, before anything is opened. Raises UsageError and ConfigError."""
+async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
+    """Settings and sources, before anything is opened; no registry is asked.
+
+    Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
+    """
     settings = settings_at(request.place)
     platforms = platforms_of(request, settings)
-    parsed = read_sources(request, settings)
+    parsed = await _read(request, settings)
     for note in parsed.notes:
         emit(Remark(str(note)))
     return settings, platforms, parsed
 
 
-def read_sources(request: SourceRequest, settings: Settings) -> Parsed:
-    """Parse all sources; nothing is asked of any registry. Raises UsageError."""
+async def _read(request: SourceRequest, settings: Settings) -> Parsed:
     parsed = Parsed()
     for source in request.sources:
         parsed.extend(load(source, sys.stdin.buffer))
     parsed.extend(images_from_args(request.images))
-    if request.sources or request.images:
+    if request.cluster is not None:
+        parsed.extend(
+            await read_cluster_of(request.cluster, "nodes" if not request.platforms else None)
+        )
+    if request.sources or request.images or request.cluster is not None:
         return parsed
     if not settings.sources:
         raise UsageError(
-            "nothing to do: no SOURCE, no --image, and no sources in the configuration",
+            "nothing to do: no SOURCE, no --image, no --cluster, and no sources in the "
+            "configuration",
             hint="prefetch sync --help shows examples",
         )
     for spec in settings.sources:
-        if not isinstance(spec, Path):
-            raise UsageError(
-                f"{settings.path}: this version cannot read a cluster's images",
-                hint="name them in a list",
+        if isinstance(spec, Path):
+            parsed.extend(load(spec, sys.stdin.buffer))
+        else:
+            wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
+            parsed.extend(
+                await read_cluster_of(wanted, None if request.platforms else spec.platforms)
             )
-        parsed.extend(load(spec, sys.stdin.buffer))
     return parsed
+
+
+async def read_cluster_of(
+    request: ClusterRequest, platforms: PlatformSet | Literal["nodes"] | None
+) -> Parsed:
+    """What a cluster runs; `platforms` None: those that the run asks for.
+
+    Raises UsageError and NetworkError.
+    """
+    from prefetch.sources.cluster import ClusterQuery, read_cluster
+    from prefetch.sources.kubeapi import Connection
+
+    connection = Connection(request.kubeconfig, request.context)
+    query = ClusterQuery(connection, request.namespaces, request.selector, platforms)
+    return await read_cluster(query)
 
 
 async def select(parsed: Parsed, runtime: Runtime, default: PlatformSet) -> Selection:

@@ -64,7 +64,7 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
-    settings, platforms, parsed = read_all(request.source, emit)
+    settings, platforms, parsed = await read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         started = clock.monotonic()
@@ -165,7 +165,7 @@ def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
 
 
 async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
-    settings, platforms, parsed = read_all(request, emit)
+    settings, platforms, parsed = await read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         parts = parts_of(runtime)

@@ -19,6 +19,7 @@ _COMMANDS = {
     "freeze": "prefetch.cli.freeze:freeze",
     "thaw": "prefetch.cli.freeze:thaw",
     "probe": "prefetch.cli.probe:probe",
+    "cluster": "prefetch.cli.cluster:cluster",
     "client-config": "prefetch.cli.client_config:client_config",
     "db": "prefetch.cli.db:db",
     "demo": "prefetch.cli.demo:demo",

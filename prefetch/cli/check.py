@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 def check(
     common: Globals,
     *,
-    sources: tuple[str, ...],
-    images: tuple[str, ...],
-    platforms: tuple[str, ...],
     verify: bool,
     max_age: str | None,
     fresh: bool,
@@ -59,7 +56,7 @@ def check(
     \b
     Examples:
       prefetch check images.txt
-      kubectl get pods -A -o json | prefetch check - --platform linux/amd64
+      prefetch check --cluster
       prefetch check manifests/ --max-age 24h -o junit > gate.xml
       prefetch check images.txt --cache-url https://cache:5000 --ca-file ca.pem
       prefetch sync images.txt && prefetch freeze && prefetch check images.txt
@@ -68,7 +65,7 @@ def check(
     from prefetch.cli.progress import progress
     from prefetch.cli.request import cache_of, source_request
 
-    source = source_request(common, sources, images, platforms, None)
+    source = source_request(common, options)
     cache = None if cache_url is None else cache_of(cache_url, options)
     with progress(common, json=output != "text") as listener:
         report = run_check(CheckRequest(source, verify, max_age, fresh, cache), listener)

@@ -142,7 +142,8 @@ def output_option(*formats: str) -> Callable[[F], F]:
 
 
 def image_options(function: F) -> F:
-    """SOURCE…, images by name and platforms: which images a command is about."""
+    """SOURCE…, images by name, a cluster's, and platforms: which images a command is about."""
+    function = cluster_options(function)
     for decorate in reversed(
         (
             click.argument("sources", nargs=-1, metavar="[SOURCE]..."),
@@ -154,6 +155,11 @@ def image_options(function: F) -> F:
                 help="An image by name; repeatable.",
             ),
             option(
+                "--cluster",
+                is_flag=True,
+                help="What a live cluster runs, for the platforms of its nodes.",
+            ),
+            option(
                 "--platform",
                 "platforms",
                 multiple=True,
@@ -161,6 +167,31 @@ def image_options(function: F) -> F:
                 help="linux/arm64, or all; repeatable. [default: linux on this host's "
                 "architecture]",
             ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def cluster_options(function: F) -> F:
+    """Which cluster, and what of it."""
+    for decorate in reversed(
+        (
+            option(
+                "--kubeconfig",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="How to reach it. [default: the pod's own, $KUBECONFIG, ~/.kube/config]",
+            ),
+            option("--context", metavar="NAME", help="A context of the kubeconfig."),
+            option(
+                "--namespace",
+                "namespaces",
+                multiple=True,
+                metavar="NAME",
+                help="Only this namespace; repeatable. [default: all]",
+            ),
+            option("--selector", default="", metavar="LABELS", help="Only what has these labels."),
         )
     ):
         function = decorate(function)

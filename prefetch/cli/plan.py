@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 def plan(
     common: Globals,
     *,
-    sources: tuple[str, ...],
-    images: tuple[str, ...],
-    platforms: tuple[str, ...],
     reserve: str | None,
     output: str,
+    **images: Any,
 ) -> None:
     """Say what sync would do and what it would cost, with free requests only.
 
@@ -38,7 +36,7 @@ def plan(
     """
     from prefetch.cli.request import source_request
 
-    run_plan(common, source_request(common, sources, images, platforms, reserve), output)
+    run_plan(common, source_request(common, images, reserve), output)
 
 
 def run_plan(common: Globals, request: SourceRequest, output: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from prefetch.app.requests import Place, SourceRequest
+from prefetch.app.requests import ClusterRequest, Place, SourceRequest
 from prefetch.cli.options import Globals
+from prefetch.errors import UsageError
 
 if TYPE_CHECKING:
     from prefetch.app.cacheserver import CacheOptions
+
+_CLUSTER_OPTIONS = ("kubeconfig", "context", "namespaces", "selector")
+_IMAGE_OPTIONS = ("sources", "images", "platforms", "cluster", *_CLUSTER_OPTIONS)
 
 
 def place(common: Globals, reserve: str | None = None) -> Place:
@@ -18,14 +22,23 @@ def place(common: Globals, reserve: str | None = None) -> Place:
 
 
 def source_request(
-    common: Globals,
-    sources: tuple[str, ...],
-    images: tuple[str, ...],
-    platforms: tuple[str, ...],
-    reserve: str | None,
+    common: Globals, images: dict[str, Any], reserve: str | None = None
 ) -> SourceRequest:
-    """Which images, for which platforms."""
-    return SourceRequest(place(common, reserve), sources, images, platforms)
+    """Which images, for which platforms, from the values of `image_options`; takes them out."""
+    named = {name: images.pop(name) for name in _IMAGE_OPTIONS}
+    cluster = cluster_request(named) if named["cluster"] else None
+    if cluster is None and any(named[name] for name in _CLUSTER_OPTIONS):
+        raise UsageError("--kubeconfig, --context, --namespace and --selector go with --cluster")
+    return SourceRequest(
+        place(common, reserve), named["sources"], named["images"], named["platforms"], cluster
+    )
+
+
+def cluster_request(options: Mapping[str, Any]) -> ClusterRequest:
+    """Which cluster, from the values of `cluster_options`."""
+    return ClusterRequest(
+        options["kubeconfig"], options["context"], options["namespaces"], options["selector"]
+    )
 
 
 def cache_of(url: str, options: Mapping[str, Any]) -> CacheOptions:

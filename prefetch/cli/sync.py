@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -29,22 +30,21 @@ from prefetch.cli.options import (
 def sync(
     common: Globals,
     *,
-    sources: tuple[str, ...],
-    images: tuple[str, ...],
-    platforms: tuple[str, ...],
     reserve: str | None,
     wait: bool,
     timeout: str | None,
     dry_run: bool,
     deferred_ok: bool,
     output: str,
+    **images: Any,
 ) -> None:
     """Mirror images into the cache, within the rate-limit budget.
 
-    SOURCE is a text list, a YAML list, or - for standard input; without one, the
-    configuration's sources are used. Tags are asked for by HEAD, which registries
-    do not count; only what changed is pulled, while pulls are left above the
-    reserve. What does not fit is deferred to the next run, or waited for.
+    SOURCE is a text or YAML list, Kubernetes objects, a compose file, a directory
+    of these, or - for standard input; without any, the configuration's are used.
+    Tags are asked for by HEAD, which registries do not count; only what changed is
+    pulled, while pulls are left above the reserve. What does not fit is deferred to
+    the next run, or waited for.
 
     \b
     Examples:
@@ -52,13 +52,13 @@ def sync(
       prefetch sync images.txt --platform linux/amd64 --platform linux/arm64
       prefetch sync --image nginx:1.27 --image quay.io/coreos/etcd:v3.5.0
       prefetch sync images.txt --wait --timeout 6h
-      kubectl get pods -A -o jsonpath='{..image}' | tr ' ' '\\n' | prefetch sync -
+      prefetch sync --cluster --context production
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait")
     from prefetch.cli.request import source_request
 
-    request = source_request(common, sources, images, platforms, reserve)
+    request = source_request(common, images, reserve)
     if dry_run:
         from prefetch.cli.plan import run_plan
 

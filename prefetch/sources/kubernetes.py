@@ -95,7 +95,7 @@ def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
     while todo:
         each = todo.pop()
         if not isinstance(each, MapNode):
-            parsed.errors.append(Origin(source, each.line).error("not a Kubernetes object"))
+            parsed.errors.append(_origin(source, each).error("not a Kubernetes object"))
             continue
         items = each.items.get("items")
         if not _text(each.items.get("kind")).endswith("List"):
@@ -106,7 +106,7 @@ def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
 
 def _object(found: _Object, parsed: Parsed, paths: Sequence[str]) -> None:
     if found.kind == "Kustomization":
-        origin = Origin(found.source, found.node.line)
+        origin = _origin(found.source, found.node)
         parsed.notes.append(Note(origin, "a kustomization: kustomize build has its images"))
         return
     images = _Images(found, parsed)
@@ -165,11 +165,11 @@ class _Images:
             except InvalidReference as error:
                 self.fault(node, f"{where}: {error}")
             else:
-                origin = Origin(self.found.source, node.line)
+                origin = _origin(self.found.source, node)
                 self.parsed.selectors.append(Selector(origin, reference, demand=demand))
 
     def fault(self, node: Node, message: str, *, hint: str | None = None) -> None:
-        origin = Origin(self.found.source, node.line)
+        origin = _origin(self.found.source, node)
         self.parsed.errors.append(origin.error(f"{self.found.called}: {message}", hint=hint))
 
     def _list(self, spec: MapNode, key: str) -> list[Node]:
@@ -208,6 +208,11 @@ def _at(node: Node, path: str) -> Iterator[Node]:
             yield from _at(entry, rest)
         else:
             yield entry
+
+
+def _origin(source: str, node: Node) -> Origin:
+    """What comes from a live cluster has no lines."""
+    return Origin(source, node.line or None)
 
 
 def _number(node: Node | None, default: int = 0) -> int:

@@ -176,6 +176,11 @@ def parse_platforms(words: Iterable[str]) -> PlatformSet:
     return tuple(dict.fromkeys(Platform.parse(name) for name in names))
 
 
+def platforms_words(platforms: PlatformSet) -> list[str]:
+    """The opposite of `parse_platforms`."""
+    return [_ALL_WORD] if platforms is ALL else [str(platform) for platform in platforms]
+
+
 def shown(text: object) -> str:
     """A source's own words, safe to print: escaped, quoted and cut."""
     quoted = ascii(text)

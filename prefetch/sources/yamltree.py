@@ -118,6 +118,23 @@ def plain(node: Node | None) -> Plain:
             return {key: plain(value) for key, value in node.items.items()}
 
 
+def tree_of(value: object, line: int = 0) -> Node:
+    """The other way round, for what JSON was; all of it on the one line. Depth must be bounded."""
+    match value:
+        case dict():
+            return MapNode(line, {str(k): tree_of(v, line) for k, v in value.items()})
+        case list():
+            return ListNode(line, [tree_of(item, line) for item in value])
+        case str():
+            return Scalar(line, value, quoted=True)
+        case None:
+            return Scalar(line, "null", quoted=False)
+        case bool():
+            return Scalar(line, "true" if value else "false", quoted=False)
+        case _:
+            return Scalar(line, str(value), quoted=False)
+
+
 class _Builder:
     """Turns events into nodes; what is open is on a stack of its own."""
 

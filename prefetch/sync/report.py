@@ -218,7 +218,7 @@ def _result(result: ImageResult) -> JSON:
     }
 
 
-def _demand(demand: Demand) -> JSON | None:
+def demand_document(demand: Demand) -> JSON | None:
     """Who asks for an image; None for one that only a list names."""
     if demand == Demand():
         return None
@@ -236,7 +236,7 @@ def _planned(image: PlannedImage) -> JSON:
         "digest": image.digest,
         "action": str(image.action),
         "exact": image.exact,
-        "demand": _demand(image.wanted.demand),
+        "demand": demand_document(image.wanted.demand),
         "pulls": image.pulls_min if image.exact else None,
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from prefetch.errors import InvalidManifest, PlatformMissing, PrefetchError, RegistryError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference
-from prefetch.sources.selector import Demand
+from prefetch.sources.selector import Demand, platforms_words
 from prefetch.state.ledger import Hold
 from prefetch.state.records import ManifestRecord, ReferenceRecord
 from prefetch.sync.closure import Closure, closure_of
@@ -41,9 +41,7 @@ class Wanted:
     @property
     def platforms_text(self) -> str:
         """`all`, or the platforms separated by commas: what the database keeps."""
-        if self.platforms is ALL:
-            return "all"
-        return ",".join(str(platform) for platform in self.platforms)
+        return ",".join(platforms_words(self.platforms))
 
 
 def platforms_from_text(text: str) -> PlatformSet:
