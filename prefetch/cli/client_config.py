@@ -88,7 +88,8 @@ def _complete(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     "ca_files",
     multiple=True,
     metavar="[HOST=]PATH",
-    help="The authority that signed the cache's certificate; a path on the node.",
+    help="The authority that signed the cache's certificate; a path on the node, read here "
+    "where its content is needed (docker, podman, crio, rke, talos, kind, minikube).",
 )
 @option(
     "--cert-file",

@@ -68,7 +68,7 @@ def minikube(plan: Plan) -> Output:
         "--container-runtime=containerd",
     ]
     hub = plan.mirror("docker.io")
-    if hub is not None:
+    if hub is not None and plan.fallback and not plan.logins:
         flags = " ".join(f"--registry-mirror={each.root}" for each in hub.endpoints if each.plain)
         notes.append(f"with the Docker runtime, docker.io alone: minikube start {flags}")
     files = hosts_files(plan, header("minikube", plan), inline=True)

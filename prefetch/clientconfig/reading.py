@@ -109,7 +109,9 @@ def _docker(path: Path, registries: Sequence[str]) -> list[Route]:
 def _containers(path: Path, registries: Sequence[str]) -> list[Route]:
     beside = path.with_name("registries.conf.d") if path.name == "registries.conf" else path
     drop_ins = sorted(beside.glob("*.conf")) if beside.is_dir() else []
-    files = drop_ins if path.is_dir() else [path, *drop_ins]
+    # Drop-ins alone will do: the file itself need not be there.
+    own = [] if path.is_dir() or (drop_ins and not path.exists()) else [path]
+    files = [*own, *drop_ins]
     if not files:
         raise UsageError(f"{path}: there is no *.conf in it")
     tables: dict[str, Mapping[str, Any]] = {}

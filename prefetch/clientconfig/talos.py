@@ -39,6 +39,11 @@ def talos(plan: Plan) -> Output:
     )
     notes = (
         fallback_note(plan),
+        *(
+            ["Talos 1.12.0 and 1.12.1 crash on a TLS document without a client certificate"]
+            if any(not tls.cert_file for tls in plan.tls.values())
+            else []
+        ),
         "one of the two files: talosctl patch machineconfig --patch @FILE",
     )
     return Output((documents, patch), notes)

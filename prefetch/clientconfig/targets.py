@@ -57,7 +57,8 @@ TARGETS: Final = (
         "rke up; systemctl restart docker on each node", rke.rke, _RKE, _KEYS_RKE, rke.merged_rke,
     ),
     Target(
-        "rke-terraform", "Terraform RKE provider", ("*.tf", "/etc/docker/daemon.json"),
+        "rke-terraform", "Terraform RKE provider",
+        ("rke_cluster resource", "/etc/docker/daemon.json"),
         "terraform apply; systemctl restart docker on nodes", rke.rke_terraform, _RKE,
     ),
     Target(

@@ -58,8 +58,8 @@ async def test_a_login_opens_what_is_private(world: World, system: System) -> No
     assert world.registries.pulls == 0
 
 
-# K3s and RKE2 fail here: kubelet's containerd shows its login to who asks for one, and a cache that
-# cannot learn from the registry whether an image is still private answers 503, not 401.
+# Kubelet's containerd shows its login only to who asks for one. So the cache has to ask here, too,
+# although it cannot learn from the registry whether an image is still private.
 @EVERYWHERE
 async def test_a_login_opens_what_is_private_with_the_registries_stopped(
     world: World, system: System
