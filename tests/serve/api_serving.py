@@ -23,7 +23,7 @@ from typing import Any
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
 from support.listener import Listener
-from support.processes import CommandLine
+from support.processes import CommandLine, Result
 
 PLATFORM = "linux/amd64"
 SIGNS_OF_A_CRASH = (
@@ -276,13 +276,15 @@ def command_line(directory: Path) -> CommandLine:
     return CommandLine(home, directory / "data")
 
 
-def sync(
-    cli: CommandLine, config: Path, *references: str, env: Mapping[str, str] | None = None
-) -> None:
-    """`prefetch sync` of these; AssertionError unless it is complete."""
-    words = [word for reference in references for word in ("--image", reference)]
+def command(
+    cli: CommandLine,
+    *words: str | Path,
+    env: Mapping[str, str] | None = None,
+    data_dir: Path | None = None,
+) -> Result:
+    """Run any command to its end, beside a server and outside of an event loop."""
     done = subprocess.run(
-        cli.arguments("--config", config, "sync", *words),
+        cli.arguments(*words, data_dir=data_dir),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=cli.environment(env),
@@ -290,7 +292,16 @@ def sync(
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def sync(
+    cli: CommandLine, config: Path, *references: str, env: Mapping[str, str] | None = None
+) -> None:
+    """`prefetch sync` of these; AssertionError unless it is complete."""
+    words = [word for reference in references for word in ("--image", reference)]
+    done = command(cli, "--config", config, "sync", *words, env=env)
+    assert done.code == 0, done.stderr + done.stdout
 
 
 def configure(cli: CommandLine, registries: Mapping[str, Any], **settings: Any) -> Path:

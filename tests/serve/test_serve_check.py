@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_serving import Server, UpstreamThread, command_line, configure, running
+from api_serving import Server, UpstreamThread, command, command_line, configure, running
 from private_serving import OPEN, PASSWORDS, PLATFORM, SECRET, open_world, with_users
 
 from prefetch.demo.images import image
@@ -25,16 +24,8 @@ def check(
     cli: CommandLine, server: Server | str, *words: str, env: Mapping[str, str] | None = None
 ) -> Result:
     url = server if isinstance(server, str) else f"{server.scheme}://{server.address}"
-    done = subprocess.run(
-        cli.arguments("check", "--cache-url", url, *words, data_dir=cli.home / "elsewhere"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=cli.environment(env),
-        cwd=cli.home,
-        timeout=60,
-        check=False,
-    )
-    result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    elsewhere = cli.home / "elsewhere"
+    result = command(cli, "check", "--cache-url", url, *words, env=env, data_dir=elsewhere)
     assert_no_crash(result)
     return result
 
@@ -65,8 +56,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         hub.content.put("library/app", image("app"), "1")
         hub.content.put("library/cold", image("cold"), "1")
         config = configure(cli, {"docker.io": {"endpoint": hub.url}}, tag_ttl="1ms")
-        words = cli.arguments("--config", config, "sync", "--platform", "all", "--image", APP)
-        subprocess.run(words, env=cli.environment(), cwd=cli.home, check=True)
+        synced = command(cli, "--config", config, "sync", "--platform", "all", "--image", APP)
+        assert synced.code == 0, synced.stderr
         with running(cli, config) as server:
             yield World(cli, hub, config, server)
 

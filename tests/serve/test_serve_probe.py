@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_serving import Server, UpstreamThread, command_line, configure, running, sync, until
+from api_serving import (
+    Server,
+    UpstreamThread,
+    command,
+    command_line,
+    configure,
+    running,
+    sync,
+    until,
+)
 from private_serving import OPEN, PASSWORDS, SECRET, World, open_world, with_users
 
 from prefetch.demo.images import Image, image, manifest
@@ -40,16 +49,7 @@ def probe(
 ) -> Result:
     """Run it; nothing may look like a bug."""
     url = server if isinstance(server, str) else f"{server.scheme}://{server.address}"
-    done = subprocess.run(
-        cli.arguments("probe", "--cache-url", url, *words),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=cli.environment(env),
-        cwd=cli.home,
-        timeout=60,
-        check=False,
-    )
-    result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    result = command(cli, "probe", "--cache-url", url, *words, env=env)
     assert_no_crash(result)
     return result
 
