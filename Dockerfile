@@ -10,7 +10,7 @@ RUN python -m venv /build \
     && /build/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
         -r requirements/build.txt \
     && /build/bin/pip --python /opt/prefetch/bin/python install --no-cache-dir --no-compile \
-        --no-deps --require-hashes --only-binary :all: -r requirements/runtime.txt
+        --no-deps --require-hashes --only-binary :all: -r requirements/cluster.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY prefetch/ prefetch/
 COPY migrations/ migrations/
