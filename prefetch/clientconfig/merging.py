@@ -45,8 +45,11 @@ def merge(file: ConfigFile, existing: str, name: str, keys: Mapping[str, str]) -
     if not existing.strip():
         return Merged(file.text(), (), file.data)
     text = _FORMATS[file.format](name, existing)
-    merging = _Merging(name, keys)
-    merging.mapping(text.tree, text.ours(file), "")
+    merging = _Merging(name, keys, _shared(text.tree))
+    try:
+        merging.mapping(text.tree, text.ours(file), "")
+    except RecursionError:
+        raise UsageError(f"{name}: nested too deeply") from None
     return Merged(text.dumped(), tuple(merging.replaced), text.tree)
 
 
@@ -54,12 +57,16 @@ def merge(file: ConfigFile, existing: str, name: str, keys: Mapping[str, str]) -
 class _Merging:
     name: str
     keys: Mapping[str, str]
+    shared: frozenset[int]
     replaced: list[str] = field(default_factory=list)
 
     def mapping(self, old: MutableMapping[str, Any], new: Mapping[str, Any], at: str) -> None:
         for key, value in new.items():
             path = f"{at}.{key}" if at else key
             found = old.get(key)
+            if id(found) in self.shared:
+                # An alias: what is meant here is not meant in the other places.
+                found = old[key] = _plain(found)
             if found is None:
                 old[key] = value
             elif isinstance(value, Mapping):
@@ -92,6 +99,30 @@ class _Merging:
     def _is(self, found: object, kind: Any, path: str, what: str) -> None:
         if not isinstance(found, kind):
             raise UsageError(f"{self.name}: {path} is not {what}")
+
+
+def _shared(tree: object) -> frozenset[int]:
+    """Which collections stand in several places, by aliases or merge keys."""
+    seen: set[int] = set()
+    shared: set[int] = set()
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if not isinstance(node, MutableMapping | MutableSequence):
+            continue
+        if id(node) in seen:
+            shared.add(id(node))
+            continue
+        seen.add(id(node))
+        todo += node.values() if isinstance(node, MutableMapping) else node
+    return frozenset(shared)
+
+
+def _plain(node: Any) -> Any:
+    """A copy that shares nothing, and has no anchors."""
+    if isinstance(node, MutableMapping):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if isinstance(node, MutableSequence) else node
 
 
 def _named(entry: object, identity: str) -> object:

@@ -197,6 +197,32 @@ def test_a_broken_file_is_not_quoted_in_the_error() -> None:
         assert "hunter2" not in str(caught.value)
 
 
+def test_what_an_alias_shares_is_changed_in_one_place_only() -> None:
+    existing = (
+        "base: &b {endpoint: [https://old.example], rewrite: &r {a: b}}\n"
+        "mirrors:\n  docker.io: *b\n  ghcr.io: *b\n  gcr.io:\n    <<: *b\n  x: {rewrite: *r}\n"
+    )
+    found = yaml.safe_load(merged("k3s", existing, plan(registries=("docker.io",))).text)
+    old = {"endpoint": ["https://old.example"], "rewrite": {"a": "b"}}
+    assert found["mirrors"] == {
+        "docker.io": {"endpoint": [CACHE, "https://old.example"], "rewrite": {"a": "b"}},
+        "ghcr.io": old,
+        "gcr.io": old,
+        "x": {"rewrite": {"a": "b"}},
+    }
+    assert found["base"] == old
+    merge_key = "base: &b {endpoint: [x]}\nmirrors:\n  docker.io:\n    <<: *b\n"
+    found = yaml.safe_load(merged("k3s", merge_key, plan(registries=("docker.io",))).text)
+    assert found["mirrors"]["docker.io"]["endpoint"] == [CACHE, "x"]
+    assert found["base"] == {"endpoint": ["x"]}
+
+
+def test_a_tree_that_contains_itself_does_no_harm() -> None:
+    found = yaml.safe_load(merged("k3s", "mirrors: &m\n  docker.io: *m\n").text)
+    assert found["mirrors"]["docker.io"] == {"endpoint": [CACHE]}
+    assert "me: *m" in merged("k3s", "other: &m\n  me: *m\n").text
+
+
 def test_an_empty_value_is_filled() -> None:
     found: Any = yaml.safe_load(merged("k3s", "mirrors:\nconfigs:\n").text)
     assert found["mirrors"]["docker.io"] == {"endpoint": [CACHE]}
