@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
+import yaml
+
 from prefetch.clientconfig.files import ConfigFile
 from prefetch.errors import UsageError
 
@@ -101,6 +103,20 @@ class _Merging:
             raise UsageError(f"{self.name}: {path} is not {what}")
 
 
+def _contains_itself(text: str) -> bool:
+    """Whether a collection has an alias for itself in it, which would be lost."""
+    opened: list[str | None] = []
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        match event:
+            case yaml.CollectionStartEvent():
+                opened.append(event.anchor)
+            case yaml.CollectionEndEvent():
+                opened.pop()
+            case yaml.AliasEvent() if event.anchor in opened:
+                return True
+    return False
+
+
 def _shared(tree: object) -> frozenset[int]:
     """Which collections stand in several places, by aliases or merge keys."""
     seen: set[int] = set()
@@ -165,8 +181,10 @@ class _Yaml:
         offset = 0 if lists is not None and len(lists[2]) <= len(lists[1]) else 2
         self._yaml.indent(mapping=2, sequence=2 + offset, offset=offset)
         try:
+            if _contains_itself(text):
+                raise UsageError(f"{name}: an alias stands within what it stands for")
             self.tree = _mapping(self._yaml.load(text), name)
-        except (YAMLError, ValueError, RecursionError) as error:
+        except (YAMLError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid YAML: {_line(error)}") from None
 
     def ours(self, file: ConfigFile) -> Mapping[str, Any]:

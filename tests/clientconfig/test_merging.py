@@ -217,10 +217,12 @@ def test_what_an_alias_shares_is_changed_in_one_place_only() -> None:
     assert found["base"] == {"endpoint": ["x"]}
 
 
-def test_a_tree_that_contains_itself_does_no_harm() -> None:
-    found = yaml.safe_load(merged("k3s", "mirrors: &m\n  docker.io: *m\n").text)
-    assert found["mirrors"]["docker.io"] == {"endpoint": [CACHE]}
-    assert "me: *m" in merged("k3s", "other: &m\n  me: *m\n").text
+@pytest.mark.parametrize(
+    "existing", ["mirrors: &m\n  docker.io: *m\n", "other: &m\n  me: *m\n", "a: &a [[*a]]\n"]
+)
+def test_a_tree_that_contains_itself_is_refused(existing: str) -> None:
+    with pytest.raises(UsageError, match="within what it stands for"):
+        merged("k3s", existing)
 
 
 def test_an_empty_value_is_filled() -> None:
