@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -139,8 +140,9 @@ def _merged(
     """Only the main file; `--force` writes it back, `--out` into the tree."""
     main, *others = files
     found = merge(main, read_text(path), str(path), target.keys or {})
-    secret = main.secret or path.stat().st_mode & 0o077 == 0
-    mode = 0o600 if secret else main.mode
+    there = path.stat()
+    # Never for more eyes than before: what else is in it may be secret, too.
+    mode = stat.S_IMODE(there.st_mode) & (0o600 if main.secret else 0o777)
     if others:
         names = ", ".join(each.path for each in others)
         notes.append(f"also needed, and written without --merge: {names}")
@@ -152,7 +154,7 @@ def _merged(
     if request.force:
         place = path.resolve()
         try:
-            replace_file(place, found.text, mode)
+            replace_file(place, found.text, mode, there)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     return ClientConfigResult(target, (Written(str(path), found.text, mode, place),), tuple(notes))

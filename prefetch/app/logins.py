@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from prefetch.clientconfig.files import is_text
 from prefetch.credentials.credential import Credential, Secret
 from prefetch.errors import UsageError
 
@@ -33,6 +34,8 @@ def credential_of(
     where = f"${variable}" if variable is not None else str(file)
     if not password:
         raise UsageError(f"the password is missing: {where} is empty")
+    if not is_text(password + username):
+        raise UsageError(f"the user and the password in {where} have to be UTF-8")
     if _CONTROLS.search(password):
         raise UsageError(f"the password in {where} has control characters or several lines")
     return Credential(username, Secret(password))

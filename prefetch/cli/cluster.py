@@ -12,7 +12,12 @@ from prefetch.cli.options import Globals, cluster_options, command_options, outp
 
 @click.group()
 def cluster() -> None:
-    """Look at a live cluster."""
+    """Look at a live cluster.
+
+    \b
+    Example:
+      prefetch cluster images
+    """
 
 
 @cluster.command("images")

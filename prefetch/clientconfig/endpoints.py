@@ -7,6 +7,7 @@ registry in front of the repository, which is put there for clients that send no
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -17,6 +18,10 @@ from prefetch.oci.registries import endpoint_for, is_loopback
 API: str = "/v2"
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _SHOWN = 200
+# A host with a port of digits, and a path: no place for a password.
+_HARMLESS = re.compile(
+    r"(?:[A-Za-z]+:/*)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]*\])(?::[0-9]+)?(?:/[\w./-]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +128,6 @@ def _api(path: str) -> str:
 def _without_user(text: str) -> str:
     """The text for an error, less all that may be a password: what stands before an `@`."""
     _, at, shown = text.rpartition("@")
-    return ascii(shown[:_SHOWN])[1:-1] if not at else f"…@{ascii(shown[:_SHOWN])[1:-1]}"
+    if not _HARMLESS.fullmatch(shown):
+        return "…"
+    return f"…@{shown[:_SHOWN]}" if at else shown[:_SHOWN]

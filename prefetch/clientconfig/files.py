@@ -31,6 +31,15 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: this is no text") from None
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8: bytes that were none stand in it as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """A file at `path` of the node.

@@ -43,7 +43,7 @@ def hosts_files(
 def directory_of(registry: str) -> str:
     """A registry's directory: `host_port_` where it has a port, which every containerd reads."""
     host, colon, port = registry.rpartition(":")
-    return f"{host}_{port}_" if colon else registry
+    return f"{host}_{port}_" if colon and port.isdigit() else registry
 
 
 def _hosts(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import yaml
 
-from prefetch.clientconfig.files import ConfigFile
+from prefetch.clientconfig.files import ConfigFile, is_text
 from prefetch.errors import UsageError
 
 # In lists of these, what comes first is asked first.
@@ -24,6 +25,8 @@ _PREFERENCES = frozenset({"mirror"})
 _ITEM = re.compile(
     r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:\s*(?:#[^\n]*)?\n)*( *)- ", re.MULTILINE
 )
+_NULLS = frozenset({"~", "null", "Null", "NULL", ""})
+_TYPES = frozenset({"int", "float", "bool", "null", "timestamp"})
 _QUOTED = re.compile("[\"']")
 _WIDTH = 10_000
 
@@ -46,13 +49,27 @@ def merge(file: ConfigFile, existing: str, name: str, keys: Mapping[str, str]) -
     """
     if not existing.strip():
         return Merged(file.text(), (), file.data)
-    text = _FORMATS[file.format](name, existing)
+    text = _FORMATS[file.format](name, existing if existing.endswith("\n") else f"{existing}\n")
+    if text.tree is None:  # comments alone
+        return Merged(f"{existing.rstrip()}\n{file.text()}", (), file.data)
     merging = _Merging(name, keys, _shared(text.tree))
     try:
         merging.mapping(text.tree, text.ours(file), "")
+        expected = text.values(existing)
+        values = text.values(replace(file, comments=()).text())
+        _Merging(name, keys, _shared(expected)).mapping(expected, values, "")
+        merged = text.dumped()
+        kept = text.values(merged) == expected
     except RecursionError:
         raise UsageError(f"{name}: nested too deeply") from None
-    return Merged(text.dumped(), tuple(merging.replaced), text.tree)
+    except ValueError:
+        kept = False
+    if not kept:
+        raise UsageError(
+            f"{name}: cannot be merged without changing what else is in it",
+            hint="write ours without --merge, and add it by hand",
+        )
+    return Merged(merged, tuple(merging.replaced), expected)
 
 
 @dataclass(slots=True)
@@ -69,7 +86,7 @@ class _Merging:
             if id(found) in self.shared:
                 # An alias: what is meant here is not meant in the other places.
                 found = old[key] = _plain(found)
-            if found is None:
+            if found is None or (isinstance(found, str) and found in _NULLS):
                 old[key] = value
             elif isinstance(value, Mapping):
                 self._is(found, MutableMapping, path, "a mapping")
@@ -101,6 +118,27 @@ class _Merging:
     def _is(self, found: object, kind: Any, path: str, what: str) -> None:
         if not isinstance(found, kind):
             raise UsageError(f"{self.name}: {path} is not {what}")
+
+
+class _Written(yaml.SafeLoader):
+    """Scalars as they are written, merge keys followed."""
+
+
+_Written.yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("<<"))]}
+
+
+def _as_written() -> Any:
+    """A resolver to which every plain scalar but an empty one is text: written as it was read."""
+    from ruamel.yaml.resolver import VersionedResolver
+
+    class AsWritten(VersionedResolver):  # type: ignore[misc,unused-ignore]
+        def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+            found = super().resolve(kind, value, implicit)
+            scalar = isinstance(value, str) and value and implicit and implicit[0]
+            plain = str(found).rpartition(":")[2] in _TYPES
+            return self.DEFAULT_SCALAR_TAG if scalar and plain else found
+
+    return AsWritten
 
 
 def _contains_itself(text: str) -> bool:
@@ -148,17 +186,22 @@ def _named(entry: object, identity: str) -> object:
 class _Text(Protocol):
     """A file that was parsed: its tree, which may be changed, and what is then to be written."""
 
-    tree: MutableMapping[str, Any]
+    tree: MutableMapping[str, Any] | None
 
     def ours(self, file: ConfigFile) -> Mapping[str, Any]: ...
 
     def dumped(self) -> str: ...
 
+    def values(self, text: str) -> MutableMapping[str, Any]:
+        """What another parser reads, scalars as they are written. Raises ValueError."""
+        ...
+
 
 class _Json:
     def __init__(self, name: str, text: str) -> None:
         try:
-            self.tree = _mapping(json.loads(text, object_pairs_hook=_unique), name)
+            found = json.loads(text, object_pairs_hook=_unique)
+            self.tree: MutableMapping[str, Any] | None = _mapping(found, name)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid JSON: {_line(error)}") from None
 
@@ -166,7 +209,12 @@ class _Json:
         return cast("Mapping[str, Any]", file.data)
 
     def dumped(self) -> str:
-        return json.dumps(self.tree, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.tree, indent=2, ensure_ascii=False) + "\n"
+        # Half a surrogate pair is legal in JSON, and nothing that a file can hold.
+        return text if is_text(text) else json.dumps(self.tree, indent=2) + "\n"
+
+    def values(self, text: str) -> MutableMapping[str, Any]:
+        return cast("MutableMapping[str, Any]", json.loads(text, parse_float=str, parse_int=str))
 
 
 class _Yaml:
@@ -175,6 +223,7 @@ class _Yaml:
         from ruamel.yaml.error import YAMLError
 
         self._yaml = YAML()
+        self._yaml.Resolver = _as_written()
         self._yaml.preserve_quotes = True
         self._yaml.width = _WIDTH
         lists = _ITEM.search(text)
@@ -183,7 +232,10 @@ class _Yaml:
         try:
             if _contains_itself(text):
                 raise UsageError(f"{name}: an alias stands within what it stands for")
-            self.tree = _mapping(self._yaml.load(text), name)
+            found = self._yaml.load(text)
+            self.tree: MutableMapping[str, Any] | None = (
+                None if found is None else _mapping(found, name)
+            )
         except (YAMLError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid YAML: {_line(error)}") from None
 
@@ -196,6 +248,12 @@ class _Yaml:
         self._yaml.dump(self.tree, stream)
         return stream.getvalue()
 
+    def values(self, text: str) -> MutableMapping[str, Any]:
+        try:
+            return cast("MutableMapping[str, Any]", yaml.load(text, _Written))  # noqa: S506
+        except yaml.YAMLError as error:
+            raise ValueError from error
+
 
 class _Toml:
     def __init__(self, name: str, text: str) -> None:
@@ -203,10 +261,11 @@ class _Toml:
         from tomlkit.exceptions import TOMLKitError
 
         try:
-            self.tree: MutableMapping[str, Any] = tomlkit.parse(text)
+            tree = tomlkit.parse(text)
         except (TOMLKitError, ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid TOML: {_line(error)}") from None
-        if "registries" in self.tree:
+        self.tree: MutableMapping[str, Any] | None = tree
+        if "registries" in tree:
             raise UsageError(
                 f"{name}: this registries.conf has the older form, which takes no [[registry]]",
                 hint="put ours into registries.conf.d, or see containers-registries.conf(5)",
@@ -218,7 +277,10 @@ class _Toml:
     def dumped(self) -> str:
         import tomlkit
 
-        return tomlkit.dumps(self.tree)
+        return tomlkit.dumps(self.tree or {})
+
+    def values(self, text: str) -> MutableMapping[str, Any]:
+        return tomllib.loads(text, parse_float=str)
 
 
 _FORMATS: Mapping[str, Callable[[str, str], _Text]] = {

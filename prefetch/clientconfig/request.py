@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -65,7 +66,7 @@ def _mirrors(
     named: dict[str, tuple[Endpoint, ...]] = {}
     for text in wishes.mirrors:
         registry, equals, url = text.partition("=")
-        if not equals:
+        if not equals or "@" in registry or "/" in registry:  # a URL, perhaps with a password
             raise UsageError(
                 "--mirror: expected REGISTRY=URL, as in quay.io=https://mirror.example"
             )
@@ -90,6 +91,8 @@ def _mirrors(
 
 
 def _registry(name: str, what: str) -> str:
+    if "@" in name or "/" in name:  # perhaps a URL with a password, which is not shown
+        raise UsageError(f"{what}: expected a registry's name such as quay.io or localhost:5000")
     try:
         is_loopback(name)  # raises for what can be no host and port
     except InvalidReference as error:
@@ -112,8 +115,10 @@ def _rewrite(text: str) -> tuple[str, str]:
     if not equals or not pattern:
         raise UsageError(f"--rewrite: expected REGEX=REPLACEMENT, got {text[:80]!a}")
     try:
-        re.compile(pattern)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(f"--rewrite: {pattern[:80]!a} is no regular expression: {error}") from None
     return pattern, replacement
 
@@ -156,7 +161,7 @@ def _by_host(values: Sequence[str], option: str, hosts: Iterable[str]) -> dict[s
         if not equals:
             found |= dict.fromkeys((each for each in hosts if each not in found), value)
         elif not _HOST.fullmatch(host) or not path:
-            raise UsageError(f"{option}: expected PATH or HOST=PATH, got {value[:200]!a}")
+            raise UsageError(f"{option}: expected PATH or HOST=PATH")
         else:
             found[host.lower()] = path
     return found

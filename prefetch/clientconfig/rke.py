@@ -38,7 +38,9 @@ def rke(plan: Plan) -> Output:
 def merged_rke(tree: Mapping[str, Any]) -> list[str]:
     """What is wrong with a cluster's file as a whole: RKE takes the first default one."""
     entries = [e for e in tree.get("private_registries", []) if isinstance(e, Mapping)]
-    default = [str(entry.get("url")) for entry in entries if entry.get("is_default")]
+    default = [
+        str(entry.get("url")) for entry in entries if str(entry.get("is_default")).lower() == "true"
+    ]
     if len(default) < 2:  # noqa: PLR2004
         return []
     return [f"of several with is_default RKE takes the first, {default[0]}"]

@@ -24,6 +24,8 @@ def write_tree(files: Iterable[ConfigFile], root: Path, *, force: bool) -> list[
             raise UsageError(
                 f"{', '.join(there)}: there already, with other content", hint="--force overwrites"
             )
+    for place, _ in places:
+        _check_place(place)
     for place, file in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +35,29 @@ def write_tree(files: Iterable[ConfigFile], root: Path, *, force: bool) -> list[
     return [place for place, _ in places]
 
 
-def replace(path: Path, text: str, mode: int) -> None:
-    """Give a file this content and these permissions, at once. Raises OSError."""
+def _check_place(place: Path) -> None:
+    """Raise UsageError, before anything is written, where something else is in the way."""
+    for parent in place.parents:
+        if os.path.lexists(parent):
+            if not parent.is_dir():
+                raise UsageError(f"{parent}: this is no directory")
+            break
+    if place.is_dir():
+        raise UsageError(f"{place}: this is a directory")
+
+
+def replace(path: Path, text: str, mode: int, owner: os.stat_result | None = None) -> None:
+    """Give a file this content and these permissions, at once; `owner` is whose it shall be.
+
+    Raises OSError.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
+            if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(temporary).replace(path)

@@ -26,8 +26,8 @@ class GateReport:
 
     @property
     def warm(self) -> bool:
-        """Whether all may be rolled out: what could not be read is not proven."""
-        return not self.errors and all(image.passes for image in self.images)
+        """Whether all may be rolled out; with nothing named, or not all read, nothing is proven."""
+        return bool(self.images) and not self.errors and all(i.passes for i in self.images)
 
     @property
     def pulls(self) -> int:
@@ -64,14 +64,16 @@ class GateReport:
             errors=str(len(self.errors)),
         )
         for image in self.images:
-            case = Xml.SubElement(suite, "testcase", classname=self.place, name=image.wanted.name)
+            case = Xml.SubElement(
+                suite, "testcase", classname=_clean(self.place), name=image.wanted.name
+            )
             if not image.passes:
                 fault = Xml.SubElement(case, "failure", message=_clean(why(image)))
                 told = [image.problem.message] if image.problem is not None else []
                 fault.text = _clean("\n".join([*told, *map(_line, image.missing)]))
         for error in self.errors:
             case = Xml.SubElement(
-                suite, "testcase", classname=self.place, name=_clean(error.source)
+                suite, "testcase", classname=_clean(self.place), name=_clean(error.source)
             )
             Xml.SubElement(case, "error", message=_clean(str(error)))
         Xml.indent(suite)

@@ -193,6 +193,13 @@ async def test_a_bad_entry_is_no_proof(filled: Filled, tmp_path: Path) -> None:
     assert done.json["images"][0]["warm"] is True
 
 
+@pytest.mark.parametrize("text", ["", "# none\n", '{"kind": "List", "items": []}'])
+async def test_nothing_proves_nothing(cli: CommandLine, text: str) -> None:
+    """As where the command in front of a pipe has failed."""
+    done = await cli("check", "-", stdin=text)
+    assert (done.code, done.stdout) == (1, "not warm: 0 of 0 images\n")
+
+
 async def test_junit(filled: Filled) -> None:
     other = filled.reference.replace("app:1", "other:1")
     words = ("--image", filled.reference, "--image", other, "--image", "?\x01", "-o", "junit")

@@ -120,6 +120,33 @@ async def test_merge_prints_and_writes_back_only_when_told(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o600, 0o644, 0o660])
+async def test_merge_lets_nobody_read_who_could_not(
+    cli: CommandLine, tmp_path: Path, mode: int
+) -> None:
+    path = tmp_path / "registries.yaml"
+    path.write_text("mirrors: {}\n")
+    path.chmod(mode)
+    before = path.stat()
+    done = await cli("client-config", "k3s", *CACHE, "--merge", path, "--force")
+    assert done.code == 0, done.stderr
+    after = path.stat()
+    assert stat.S_IMODE(after.st_mode) == mode
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+
+
+async def test_nothing_is_written_where_something_is_in_the_way(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    there = tmp_path / "tree/etc/containerd/certs.d/gcr.io"
+    there.parent.mkdir(parents=True)
+    there.write_text("x")
+    done = await cli("client-config", "containerd", *CACHE, "--out", tmp_path / "tree", "--force")
+    assert done.code == 2
+    assert f"{there}: this is no directory" in done.stderr
+    assert list(there.parent.iterdir()) == [there]
+
+
 async def test_merge_writes_through_a_link(cli: CommandLine, tmp_path: Path) -> None:
     real, link = tmp_path / "real.yaml", tmp_path / "registries.yaml"
     real.write_text("mirrors: {}\n")
@@ -155,6 +182,15 @@ async def test_merge_writes_through_a_link(cli: CommandLine, tmp_path: Path) -> 
         (["podman", *CACHE, "--ca-file", "password"], "password: this is no PEM file"),
         (["talos", *CACHE, "--merge", "empty"], "talos: its files cannot be merged"),
         (["k3s", *CACHE, "--merge", "empty", "--out", "x"], "--merge and --out: one of them"),
+        (["k3s", *CACHE, "--rewrite", "a{99999999999999999999}=x"], "no regular expression"),
+        (["k3s", *CACHE, "--rewrite", "(" * 3000 + ")" * 3000 + "=x"], "no regular expression"),
+        (["k3s", "--mirror", "https://u:hunter2@m.example"], "expected REGISTRY=URL"),
+        (["k3s", "--mirror", "https://u:hunter2==@m.example"], "expected REGISTRY=URL"),
+        (["k3s", *CACHE, "--registry", "https://u:hunter2@m"], "expected a registry's name"),
+        (["k3s", "--cache-url", "https://u:hunter2%40c:5000"], "--cache-url"),
+        (["k3s", "--cache-url", "https://u:hunter2/c:5000"], "--cache-url"),
+        (["k3s", "--cache-url", "https://c:5000?token=hunter2"], "--cache-url"),
+        (["k3s", *CACHE, "--ca-file", "u:hunter2@h=/x"], "expected PATH or HOST=PATH"),
         (["buildkit", *CACHE, "--no-fallback"], "--no-fallback cannot be had"),
     ],
 )

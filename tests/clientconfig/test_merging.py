@@ -225,6 +225,54 @@ def test_a_tree_that_contains_itself_is_refused(existing: str) -> None:
         merged("k3s", existing)
 
 
+SCALARS = [
+    *("+4912345678", "0xAbCd1234", "-01", "1_0.5_0", "12345678901234567890.12345678", "TRUE"),
+    *("99e999", "5e-324", "~", "Null", "no", "1:30", "2026-11-25", "0o17", "1.10", "'quoted'"),
+]
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_what_has_nothing_to_do_with_it_stays_as_it_is_written(scalar: str) -> None:
+    line = f"    auth: {{username: u, password: {scalar}}}\n"
+    block = f"  b.example:\n    auth:\n      password: {scalar}  # kept\n"
+    found = merged("k3s", f"configs:\n  a.example:\n{line}{block}").text
+    assert line in found
+    assert block in found
+
+
+@pytest.mark.parametrize("existing", ["# nothing\n#mirrors:\n", "---\n", "# a", "\n\n"])
+def test_a_file_of_comments_alone_keeps_them(existing: str) -> None:
+    found = merged("k3s", existing).text
+    assert yaml.safe_load(found)["mirrors"]["docker.io"] == {"endpoint": [CACHE]}
+    assert found.startswith(existing.strip())
+
+
+def test_toml_without_a_final_newline() -> None:
+    found = merged("podman", '[[registry]]\nprefix = "a"\nlocation = "a"').text
+    assert [each["prefix"] for each in tomllib.loads(found)["registry"]] == [
+        "a", "docker.io", "quay.io"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "existing"),
+    [
+        ("buildkit", 'registry."docker.io".mirrors = ["o"]\nregistry."quay.io".http = true\n'),
+        ("docker", '{"b": 1e400}'),
+    ],
+)
+def test_what_cannot_be_merged_without_a_loss_is_refused(target: str, existing: str) -> None:
+    made = plan(cache_urls=("http://10.0.0.7:5000",), registries=("docker.io",))
+    with pytest.raises(UsageError, match="without changing what else is in it"):
+        merged(target, existing, made)
+
+
+def test_json_with_half_a_surrogate_pair() -> None:
+    found = merged("docker", '{"a": "\\ud800"}')
+    found.text.encode()
+    assert json.loads(found.text)["a"] == "\ud800"
+
+
 def test_an_empty_value_is_filled() -> None:
     found: Any = yaml.safe_load(merged("k3s", "mirrors:\nconfigs:\n").text)
     assert found["mirrors"]["docker.io"] == {"endpoint": [CACHE]}
