@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefetch.app.cacheserver import CacheOptions, server_of
@@ -13,13 +14,15 @@ from prefetch.app.sync import warn_of_private
 from prefetch.clock import SystemClock
 from prefetch.errors import NetworkError, UsageError
 from prefetch.events import Emit
+from prefetch.oci.reference import Repository
 from prefetch.remote.direct import DirectServer
-from prefetch.sources.selector import merge
+from prefetch.state.records import ReferenceRecord
 from prefetch.sync.gate import Freshness, Gate, GateImage, StoreShelf
 from prefetch.sync.gateremote import CacheShelf
 from prefetch.sync.gatereport import GateReport
 from prefetch.sync.probeconnection import Introducer
 from prefetch.sync.resolver import Resolver
+from prefetch.sync.selection import expand
 from prefetch.sync.wanted import PlannedImage, Problem, Wanted
 
 
@@ -57,14 +60,16 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
     settings, platforms, parsed = await read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
-        shelf = _Shelf(runtime, verify=request.verify)
+        names = [each.name for each in selection.wanted]
+        records = await runtime.state.references.get_many(names)
+        shelf = _Shelf(runtime, records, verify=request.verify)
         if request.fresh:
             await shelf.refresh(selection.wanted)
         images = await Gate(shelf).check(selection.wanted)
         for image in images:
             if (problem := shelf.problem(image.wanted)) is not None:
                 image.problem, image.missing = problem, []
-        await _judge(runtime, images, max_age=None if request.fresh else max_age)
+        await _judge(runtime, images, records, None if request.fresh else max_age)
         warn_of_private(settings, sum(i.visibility == "private" for i in images), emit)
         return GateReport(images, selection.errors, str(runtime.data_dir))
 
@@ -72,41 +77,35 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
 async def _check_remote(request: CheckRequest, server: DirectServer, emit: Emit) -> GateReport:
     """Nothing of this data directory is opened: it says nothing about another cache."""
     _, platforms, parsed = await read_all(request.source, emit)
-    queries = [selector for selector in parsed.selectors if selector.reference is None]
-    errors = [
-        *parsed.errors,
-        *(
-            each.origin.error(
-                f"{each.repository}: patterns over tags are for this store (name the tags)"
-            )
-            for each in queries
-        ),
-    ]
-    wanted = [
-        Wanted(each.reference, each.platforms, each.priority, each.demand)
-        for each in merge(parsed.selectors, platforms)
-        if each.reference is not None and each.platforms is not None
-    ]
+    selection = await expand(parsed.selectors, _no_tags, platforms)
     try:
         found = await Introducer(server, any_registry=False, now=SystemClock().now).meet()
         if not found.usable:
             broken = next((step for step in found.steps if not step.ok), found.steps[-1])
             raise NetworkError(f"{server.where}: {broken.message}", hint="prefetch probe says more")
         shelf = CacheShelf(server, found)
-        images = await Gate(shelf).check(wanted)
+        images = await Gate(shelf).check(selection.wanted)
     finally:
         await server.close()
     for image in images:
         image.stale = image.wanted.name in shelf.stale
-    return GateReport(images, errors, str(server.url))
+    return GateReport(images, [*parsed.errors, *selection.errors], str(server.url))
 
 
-async def _judge(runtime: Runtime, images: list[GateImage], *, max_age: float | None) -> None:
+async def _no_tags(_: Repository) -> list[str]:
+    raise UsageError("patterns over tags are for this store", hint="name the tags")
+
+
+async def _judge(
+    runtime: Runtime,
+    images: list[GateImage],
+    records: Mapping[str, ReferenceRecord],
+    max_age: float | None,
+) -> None:
     """Fill in what the database knows: how old an answer is, and who may see it."""
     now = runtime.clock.now()
     frozen = await runtime.state.freezes.get(now) is not None
     freshness = Freshness(now, max_age, frozen)
-    records = await runtime.state.references.get_many([image.wanted.name for image in images])
     seen = await runtime.state.links.visibilities()
     for image in images:
         repository = image.wanted.reference.repository
@@ -118,8 +117,10 @@ async def _judge(runtime: Runtime, images: list[GateImage], *, max_age: float | 
 class _Shelf(StoreShelf):
     """The store; with tags as the registries have them now, once they have been asked."""
 
-    def __init__(self, runtime: Runtime, *, verify: bool) -> None:
-        super().__init__(runtime.state, runtime.store, verify=verify)
+    def __init__(
+        self, runtime: Runtime, records: Mapping[str, ReferenceRecord], *, verify: bool
+    ) -> None:
+        super().__init__(records, runtime.store, verify=verify)
         self._resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
         self._now: dict[str, PlannedImage] = {}
 

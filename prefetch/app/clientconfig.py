@@ -82,6 +82,8 @@ def _run(request: ClientConfigRequest) -> ClientConfigResult:
     target = target_named(request.target)
     if request.merge is not None and target.keys is None:
         raise UsageError(f"{target.name}: its files cannot be merged with others")
+    if request.merge is not None and request.out is not None:
+        raise UsageError("--merge and --out: one of them", hint="--merge FILE --force writes FILE")
     auth_file = _auth_file(request.login.auth_file)
     plan = _plan(request, settings_at(request.place), auth_file)
     output = target.output(plan)
@@ -137,7 +139,7 @@ def _merged(
     files: tuple[ConfigFile, ...],
     notes: list[str],
 ) -> ClientConfigResult:
-    """Only the main file; `--force` writes it back, `--out` into the tree."""
+    """Only the main file; `--force` writes it back."""
     main, *others = files
     found = merge(main, read_text(path), str(path), target.keys or {})
     there = path.stat()
@@ -149,8 +151,6 @@ def _merged(
     notes += [f"{key} had another value" for key in found.replaced]
     notes += target.merged(found.tree)
     place: Path | None = None
-    if request.out is not None:
-        raise UsageError("--merge and --out: one of them", hint="--merge FILE --force writes FILE")
     if request.force:
         place = path.resolve()
         try:

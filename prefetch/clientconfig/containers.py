@@ -6,7 +6,6 @@ last and has to be given. Without a fallback `location` is a cache.
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from prefetch.clientconfig.endpoints import Endpoint
@@ -15,7 +14,7 @@ from prefetch.clientconfig.plan import Mirror, Plan
 from prefetch.clientconfig.target import Output
 from prefetch.clientconfig.trust import certs_directory
 from prefetch.clientconfig.words import fallback_note, header
-from prefetch.credentials.credential import IdentityToken, Login
+from prefetch.credentials.credential import Credential, IdentityToken, Login, Secret
 
 _CONF = "/etc/containers/registries.conf.d/50-prefetch.conf"
 _CERTS_D = "/etc/containers/certs.d"
@@ -81,7 +80,6 @@ def _auth_files(plan: Plan, path: str) -> list[ConfigFile]:
 
 def _auth(login: Login) -> dict[str, str]:
     if isinstance(login, IdentityToken):
-        user = base64.b64encode(f"{login.username or '<token>'}:".encode()).decode()
-        return {"auth": user, "identitytoken": login.token.reveal()}
-    pair = f"{login.username}:{login.password.reveal()}"
-    return {"auth": base64.b64encode(pair.encode()).decode()}
+        nameless = Credential(login.username or "<token>", Secret(""))
+        return {"auth": nameless.basic(), "identitytoken": login.token.reveal()}
+    return {"auth": login.basic()}

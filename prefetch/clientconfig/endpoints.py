@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.oci.reference import DEFAULT_REGISTRY
-from prefetch.oci.registries import endpoint_for, is_loopback
+from prefetch.oci.registries import HUB_HOSTS, endpoint_for, is_loopback
 
 API: str = "/v2"
-_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _SHOWN = 200
 # A host with a port of digits, and a path: no place for a password.
 _HARMLESS = re.compile(
@@ -78,7 +77,7 @@ class Endpoint:
     def is_registry(self, registry: str) -> bool:
         """Whether it is the registry itself."""
         if registry == DEFAULT_REGISTRY:
-            return self.host in _HUB_HOSTS
+            return self.host in HUB_HOSTS
         return self.host == registry or self.root == endpoint_for(registry)
 
 

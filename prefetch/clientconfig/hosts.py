@@ -7,7 +7,6 @@ whose name is not the registry's is told it as `?ns=`.
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Any
 
@@ -77,7 +76,7 @@ def _settings(
         found["override_path"] = True
     login = plan.logins.get(endpoint.host)
     if isinstance(login, Credential):
-        found["header"] = {"Authorization": _basic(login)}
+        found["header"] = {"Authorization": f"Basic {login.basic()}"}
     return found
 
 
@@ -103,8 +102,3 @@ def _trust(
     if tls.skip_verify:
         found["skip_verify"] = True
     return found
-
-
-def _basic(login: Credential) -> str:
-    pair = f"{login.username}:{login.password.reveal()}"
-    return f"Basic {base64.b64encode(pair.encode()).decode()}"

@@ -188,7 +188,9 @@ class _Text(Protocol):
 
     tree: MutableMapping[str, Any] | None
 
-    def ours(self, file: ConfigFile) -> Mapping[str, Any]: ...
+    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
+        """What is to be added."""
+        return cast("Mapping[str, Any]", file.data)
 
     def dumped(self) -> str: ...
 
@@ -197,16 +199,13 @@ class _Text(Protocol):
         ...
 
 
-class _Json:
+class _Json(_Text):
     def __init__(self, name: str, text: str) -> None:
         try:
             found = json.loads(text, object_pairs_hook=_unique)
-            self.tree: MutableMapping[str, Any] | None = _mapping(found, name)
+            self.tree = _mapping(found, name)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid JSON: {_line(error)}") from None
-
-    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
-        return cast("Mapping[str, Any]", file.data)
 
     def dumped(self) -> str:
         text = json.dumps(self.tree, indent=2, ensure_ascii=False) + "\n"
@@ -217,7 +216,7 @@ class _Json:
         return cast("MutableMapping[str, Any]", json.loads(text, parse_float=str, parse_int=str))
 
 
-class _Yaml:
+class _Yaml(_Text):
     def __init__(self, name: str, text: str) -> None:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
@@ -233,9 +232,7 @@ class _Yaml:
             if _contains_itself(text):
                 raise UsageError(f"{name}: an alias stands within what it stands for")
             found = self._yaml.load(text)
-            self.tree: MutableMapping[str, Any] | None = (
-                None if found is None else _mapping(found, name)
-            )
+            self.tree = None if found is None else _mapping(found, name)
         except (YAMLError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid YAML: {_line(error)}") from None
 
@@ -255,7 +252,7 @@ class _Yaml:
             raise ValueError from error
 
 
-class _Toml:
+class _Toml(_Text):
     def __init__(self, name: str, text: str) -> None:
         import tomlkit
         from tomlkit.exceptions import TOMLKitError
@@ -264,15 +261,12 @@ class _Toml:
             tree = tomlkit.parse(text)
         except (TOMLKitError, ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid TOML: {_line(error)}") from None
-        self.tree: MutableMapping[str, Any] | None = tree
+        self.tree = tree
         if "registries" in tree:
             raise UsageError(
                 f"{name}: this registries.conf has the older form, which takes no [[registry]]",
                 hint="put ours into registries.conf.d, or see containers-registries.conf(5)",
             )
-
-    def ours(self, file: ConfigFile) -> Mapping[str, Any]:
-        return cast("Mapping[str, Any]", file.data)
 
     def dumped(self) -> str:
         import tomlkit

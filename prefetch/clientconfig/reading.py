@@ -19,8 +19,7 @@ from prefetch.clientconfig.hosts import directory_of
 from prefetch.clientconfig.routes import Place, Route
 from prefetch.errors import UsageError
 from prefetch.oci.reference import DEFAULT_REGISTRY
-
-_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+from prefetch.oci.registries import HUB_HOSTS
 
 Reader = Callable[[Path, Sequence[str]], list[Route]]
 
@@ -191,7 +190,7 @@ def _rke(path: Path, registries: Sequence[str]) -> list[Route]:
 def _route(registry: str, places: tuple[Place, ...], *, itself: bool, note: str = "") -> Route:
     """The registry itself may be listed, too: then it is asked, and what follows it hardly ever."""
     for number, place in enumerate(places):
-        if place.host == registry or (registry == DEFAULT_REGISTRY and place.host in _HUB):
+        if place.host == registry or (registry == DEFAULT_REGISTRY and place.host in HUB_HOSTS):
             return Route(registry, places[:number], itself=True, note=note)
     return Route(registry, places, itself=itself, note=note)
 

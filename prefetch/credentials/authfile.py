@@ -23,9 +23,9 @@ from typing import Any, Final
 
 from prefetch.credentials.credential import Credential, IdentityToken, Login, Secret
 from prefetch.errors import CredentialError
+from prefetch.oci.registries import HUB_HOSTS
 
 _HUB: Final = "docker.io"
-_HUB_NAMES: Final = frozenset({"index.docker.io", "registry-1.docker.io", _HUB})
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _API_PATH = re.compile(r"v[12](/|$)")
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -81,7 +81,7 @@ def auth_key(key: str) -> str:
     if bare != key.strip() or _API_PATH.match(path):
         path = ""
     host = host.lower()
-    host = _HUB if host in _HUB_NAMES else host
+    host = _HUB if host in HUB_HOSTS else host
     return f"{host}/{path.rstrip('/')}".rstrip("/")
 
 

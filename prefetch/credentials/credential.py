@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -43,6 +44,10 @@ class Credential:
 
     username: str
     password: Secret
+
+    def basic(self) -> str:
+        """`user:password` in base64, as Basic credentials and auth files have it (RFC 7617)."""
+        return base64.b64encode(f"{self.username}:{self.password.reveal()}".encode()).decode()
 
 
 @dataclass(frozen=True, slots=True)

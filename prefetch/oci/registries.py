@@ -42,6 +42,9 @@ _DOCKER_HUB: Final = KnownRegistry(
     probe_tag="latest",
 )
 
+HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+"""The names that Docker Hub goes by; references know the first (distribution/reference)."""
+
 DEFAULT_REGISTRIES: Final = (
     "docker.io",
     "quay.io",

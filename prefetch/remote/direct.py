@@ -8,7 +8,6 @@ address that was found, so that credentials cannot end up elsewhere.
 from __future__ import annotations
 
 import asyncio
-import base64
 import socket
 import ssl
 from collections.abc import Mapping
@@ -200,7 +199,7 @@ class DirectServer:
         url = URL(f"{self.url}{path}", encoded=True)
         sent = {"Cache-Control": "only-if-cached", "Accept": "*/*", **(headers or {})}
         if not anonymously and self.credential is not None and self.is_private:
-            sent["Authorization"] = f"Basic {_basic(self.credential)}"
+            sent["Authorization"] = f"Basic {self.credential.basic()}"
         try:
             async with (
                 asyncio.timeout(self.timeout),
@@ -319,17 +318,12 @@ def _failed(answer: aiohttp.ClientResponse) -> bool:
     return answer.status >= HTTPStatus.BAD_REQUEST
 
 
-def _basic(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.password.reveal()}"
-    return base64.b64encode(pair.encode()).decode()
-
-
 def _secrets(credential: Credential | None) -> tuple[str, ...]:
     """In which forms an answer might repeat the password, the longest first."""
     if credential is None:
         return ()
     password = credential.password.reveal()
-    return (_basic(credential), ascii(password)[1:-1], password)
+    return (credential.basic(), ascii(password)[1:-1], password)
 
 
 def _expiry(shown: Mapping[str, Any]) -> datetime | None:

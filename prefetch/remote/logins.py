@@ -6,7 +6,6 @@ left alone for a while, and never replaced by anonymous requests, which another 
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -66,11 +65,9 @@ def normalised(login: Login | None) -> Login | None:
 
 def basic(login: Login) -> str:
     """The Authorization value of Basic authentication (RFC 7617, in UTF-8)."""
-    if isinstance(login, Credential):
-        pair = f"{login.username}:{login.password.reveal()}"
-    else:
-        pair = f"{login.username or TOKEN_USER}:{login.token.reveal()}"
-    return f"Basic {b64encode(pair.encode()).decode()}"
+    if not isinstance(login, Credential):
+        login = Credential(login.username or TOKEN_USER, login.token)
+    return f"Basic {login.basic()}"
 
 
 def secrets_of(login: Login | None) -> list[str]:

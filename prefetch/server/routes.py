@@ -24,7 +24,7 @@ from prefetch.oci.distribution import (
     parse_endpoint,
 )
 from prefetch.oci.reference import DEFAULT_REGISTRY, Digest, Repository, is_tag
-from prefetch.oci.registries import is_loopback
+from prefetch.oci.registries import HUB_HOSTS, is_loopback
 from prefetch.server.refusals import Refusal, invalid, no_registry
 
 _MAX_PATH = 1024
@@ -32,8 +32,6 @@ _MAX_QUERY = 1024
 _MAX_FIELDS = 16
 _REGISTRY = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\])(?::[0-9]{1,5})?")
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
-# Docker Hub goes by several names; references know the first.
-_HUB = frozenset({DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def _asked(text: str) -> str:
         # Some letters have one of ASCII's for their small one, which would make them look-alikes.
         raise no_registry()
     name = text.lower()
-    if name in _HUB:
+    if name in HUB_HOSTS:
         return DEFAULT_REGISTRY
     try:
         is_loopback(name)  # raises for what can be no host and port
@@ -168,7 +166,7 @@ def _names_registry(part: str) -> bool:
 
 def _is_called(registry: str, part: str) -> bool:
     """Whether a path's first part says the registry once more."""
-    names = _HUB if registry == DEFAULT_REGISTRY else {registry}
+    names = HUB_HOSTS if registry == DEFAULT_REGISTRY else {registry}
     return part.isascii() and part.lower() in names
 
 

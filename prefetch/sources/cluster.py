@@ -20,32 +20,37 @@ from prefetch.sources.yamltree import tree_of
 
 SOURCE: Final = "cluster"
 _NOT_FOUND: Final = 404
+_HINT: Final = "the rest is used; docs/clusters.md has the rights that are needed"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Objects of one kind: `path` is that of the API's group, `owned` also what others own."""
+    """Objects of one kind: `path` is that of the API's group, `owned` also what others own.
+
+    Items of a list leave out what they are, which is `singular`.
+    """
 
     name: str
+    singular: str
     path: str
     optional: bool = False
     owned: bool = True
 
 
-_PODS: Final = Kind("pods", "/api/v1")
+_PODS: Final = Kind("pods", "Pod", "/api/v1")
 _KINDS: Final = (
-    Kind("deployments", "/apis/apps/v1"),
-    Kind("statefulsets", "/apis/apps/v1"),
-    Kind("daemonsets", "/apis/apps/v1"),
+    Kind("deployments", "Deployment", "/apis/apps/v1"),
+    Kind("statefulsets", "StatefulSet", "/apis/apps/v1"),
+    Kind("daemonsets", "DaemonSet", "/apis/apps/v1"),
     # Those of Deployments are old revisions, or say what the Deployment says.
-    Kind("replicasets", "/apis/apps/v1", owned=False),
-    Kind("replicationcontrollers", "/api/v1", owned=False),
-    Kind("cronjobs", "/apis/batch/v1"),
-    Kind("jobs", "/apis/batch/v1", owned=False),
-    Kind("rollouts", "/apis/argoproj.io/v1alpha1", optional=True),
-    Kind("services", "/apis/serving.knative.dev/v1", optional=True),
+    Kind("replicasets", "ReplicaSet", "/apis/apps/v1", owned=False),
+    Kind("replicationcontrollers", "ReplicationController", "/api/v1", owned=False),
+    Kind("cronjobs", "CronJob", "/apis/batch/v1"),
+    Kind("jobs", "Job", "/apis/batch/v1", owned=False),
+    Kind("rollouts", "Rollout", "/apis/argoproj.io/v1alpha1", optional=True),
+    Kind("services", "Service", "/apis/serving.knative.dev/v1", optional=True),
 )
-_NODES: Final = Kind("nodes", "/api/v1")
+_NODES: Final = Kind("nodes", "Node", "/api/v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class _Reading:
             if uid in seen or (not kind.owned and _at(item, "metadata", "ownerReferences")):
                 continue
             seen.add(uid)
-            item.setdefault("kind", _SINGULAR.get(kind.name, kind.name))
+            item.setdefault("kind", kind.singular)
             self._take(item, pods=kind is _PODS)
 
     def _take(self, item: dict[str, Any], *, pods: bool) -> None:
@@ -141,21 +146,6 @@ class _Reading:
                 self._parsed.errors.append(
                     SourceError(SOURCE, None, f"{kind.name}{where}: {refused}", hint=_HINT)
                 )
-
-
-_HINT: Final = "the rest is used; docs/clusters.md has the rights that are needed"
-_SINGULAR: Final = {
-    "pods": "Pod",
-    "deployments": "Deployment",
-    "statefulsets": "StatefulSet",
-    "daemonsets": "DaemonSet",
-    "replicasets": "ReplicaSet",
-    "replicationcontrollers": "ReplicationController",
-    "cronjobs": "CronJob",
-    "jobs": "Job",
-    "rollouts": "Rollout",
-    "services": "Service",
-}
 
 
 def _platform(node: dict[str, Any]) -> Platform | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
+
 from prefetch.errors import NetworkError, PrefetchError, UsageError
 
 PAGE: Final = 500
@@ -84,8 +86,6 @@ class KubeApi:
 
     async def _page(self, path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         query = [("limit", str(PAGE)), *((k, v) for k, v in parameters.items() if v)]
-        import aiohttp
-
         try:
             answer = await self._client.call_api(
                 path,

@@ -7,7 +7,7 @@ looked for. What is lacking is named; nothing is fetched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, TypeAlias
@@ -15,7 +15,6 @@ from typing import Literal, Protocol, TypeAlias
 from prefetch.errors import PrefetchError, StoreError
 from prefetch.oci.model import MAX_MANIFEST_SIZE, Document, parse_document
 from prefetch.oci.reference import Digest, Repository
-from prefetch.state.database import State
 from prefetch.state.records import ChildRecord, ManifestRecord, ReferenceRecord, Visibility
 from prefetch.store.content import ContentStore
 from prefetch.sync.closure import Closure
@@ -63,11 +62,6 @@ class GateImage:
         """Whether it may be rolled out."""
         return self.warm and not self.stale
 
-    @property
-    def pulls(self) -> int:
-        """What it would cost at least: each document that lacks is a pull."""
-        return sum(each.kind in ("reference", "index", "manifest") for each in self.missing)
-
 
 class Shelf(Protocol):
     """Where content is looked for. Raises PrefetchError where nothing can be said."""
@@ -90,10 +84,15 @@ class Shelf(Protocol):
 
 
 class StoreShelf:
-    """The content store of this data directory; with `verify` every blob's digest is computed."""
+    """The content store of this data directory, with its references' `records` by name.
 
-    def __init__(self, state: State, store: ContentStore, *, verify: bool) -> None:
-        self._state = state
+    With `verify` every blob's digest is computed.
+    """
+
+    def __init__(
+        self, records: Mapping[str, ReferenceRecord], store: ContentStore, *, verify: bool
+    ) -> None:
+        self._records = records
         self._store = store
         self._verify = verify
 
@@ -101,8 +100,8 @@ class StoreShelf:
         """The reference's own digest, or the one that was last complete."""
         if wanted.reference.digest is not None:
             return str(wanted.reference.digest)
-        records = await self._state.references.get_many([wanted.name])
-        return records[wanted.name].digest if wanted.name in records else None
+        record = self._records.get(wanted.name)
+        return None if record is None else record.digest
 
     async def document(self, _: Repository, digest: Digest) -> Document | None:
         """Read and verified anew."""

@@ -6,6 +6,9 @@ manifest is given only when all that it names is there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prefetch.errors import ContentError, ServerFault
 from prefetch.oci.distribution import blob_path, manifest_path
 from prefetch.oci.model import ACCEPT, MAX_MANIFEST_SIZE, Document, parse_document
@@ -34,21 +37,18 @@ class CacheShelf:
         if reference.digest is not None:
             return str(reference.digest)
         path = manifest_path(str(reference.repository), reference.target)
-        reply = await self._ask("HEAD", path)
-        try:
-            head = manifest_head(reply, self._asked(wanted.name), None)
-        except NotHere:
+        reply = await self._got("HEAD", wanted.name, path)
+        if reply is None:
             return None
-        except Fault as fault:
-            raise self._error(fault) from None
         if "Warning" in reply.headers:
             self.stale.add(wanted.name)
-        return str(head.digest)
+        with self._judging():
+            return str(manifest_head(reply, self._asked(wanted.name), None).digest)
 
     async def document(self, repository: Repository, digest: Digest) -> Document | None:
         """A manifest with all that it names, or an index of which something is whole."""
         path = manifest_path(str(repository), digest)
-        reply = await self._got(repository, path, MAX_MANIFEST_SIZE)
+        reply = await self._got("GET", str(repository), path, MAX_MANIFEST_SIZE)
         if reply is None:
             return None
         if reply.more or Digest.of(reply.body, digest.algorithm) != digest:
@@ -61,37 +61,39 @@ class CacheShelf:
         if config is None:
             return None
         path = blob_path(str(repository), config.digest)
-        reply = await self._got(repository, path, config.size)
+        reply = await self._got("GET", str(repository), path, config.size)
         return None if reply is None else platform_of_config(reply.body)
 
     async def holds(self, repository: Repository, blob: ChildRecord) -> bool:
         """A HEAD tells its size."""
-        reply = await self._ask("HEAD", blob_path(str(repository), Digest.parse(blob.digest)))
-        try:
-            expect(reply, self._asked(str(repository)), _OK)
-        except NotHere:
-            return False
-        except Fault as fault:
-            raise self._error(fault) from None
-        return reply.header("Content-Length") == str(blob.size)
+        path = blob_path(str(repository), Digest.parse(blob.digest))
+        reply = await self._got("HEAD", str(repository), path)
+        return reply is not None and reply.header("Content-Length") == str(blob.size)
 
-    async def _got(self, repository: Repository, path: str, limit: int) -> Reply | None:
-        reply = await self._ask("GET", path, limit)
-        try:
-            expect(reply, self._asked(str(repository)), _OK)
-        except NotHere:
-            return None
-        except Fault as fault:
-            raise self._error(fault) from None
+    async def _got(self, method: str, name: str, path: str, limit: int = 0) -> Reply | None:
+        """The answer; None where the cache does not have it, or not all of it."""
+        reply = await self._server.ask(
+            method,
+            path,
+            {"Accept": ACCEPT},
+            limit=limit,
+            anonymously=self._found.login is None,
+        )
+        with self._judging():
+            try:
+                expect(reply, self._asked(name), _OK)
+            except NotHere:
+                return None
         return reply
-
-    async def _ask(self, method: str, path: str, limit: int = 0) -> Reply:
-        anonymously = self._found.login is None
-        headers = {"Accept": ACCEPT}
-        return await self._server.ask(method, path, headers, limit=limit, anonymously=anonymously)
 
     def _asked(self, name: str) -> Asked:
         return Asked(name, self._found.login, self._found.wants_login)
 
-    def _error(self, fault: Fault) -> ServerFault:
-        return ServerFault(self._server.clean(f"{self._server.where}: {fault}"))
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """What is wrong with an answer is an error of the image's."""
+        try:
+            yield
+        except Fault as fault:
+            where = self._server.where
+            raise ServerFault(self._server.clean(f"{where}: {fault}")) from None

@@ -16,10 +16,9 @@ from typing import Any
 
 import tomlkit
 
-from support.processes import Result, run
+from support.processes import Result, run, until_answers
 
 _STARTING_SECONDS = 30.0
-_POLL_SECONDS = 0.05
 _CRI = "io.containerd.grpc.v1.cri"
 _OPT = "io.containerd.internal.v1.opt"  # would make /opt/containerd
 _CONFIG = """\
@@ -124,11 +123,12 @@ class Containerd:
 
     async def ready(self) -> None:
         """Wait until it answers; RuntimeError with its log if it ends before."""
-        async with asyncio.timeout(_STARTING_SECONDS):
-            while (await self.ctr("version")).code:
-                if self._process.poll() is not None:
-                    raise RuntimeError(f"containerd ended: {self.log}")
-                await asyncio.sleep(_POLL_SECONDS)
+        await until_answers(
+            lambda: self.ctr("version"),
+            self._process,
+            self._directory / "log",
+            seconds=_STARTING_SECONDS,
+        )
 
     async def stop(self) -> None:
         """End whatever still runs in containers, then the daemon."""

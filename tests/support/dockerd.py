@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support.containerd import Containerd
-from support.processes import Result, run
+from support.processes import Result, run, until_answers
 
 _STARTING_SECONDS = 60.0
-_POLL_SECONDS = 0.1
 
 
 class Dockerd:
@@ -40,11 +39,12 @@ class Dockerd:
 
     async def ready(self) -> None:
         """Wait until it answers; RuntimeError with its log if it ends before."""
-        async with asyncio.timeout(_STARTING_SECONDS):
-            while (await self.docker("version")).code:
-                if self._process.poll() is not None:
-                    raise RuntimeError(f"dockerd ended: {self.log}")
-                await asyncio.sleep(_POLL_SECONDS)
+        await until_answers(
+            lambda: self.docker("version"),
+            self._process,
+            self._directory / "log",
+            seconds=_STARTING_SECONDS,
+        )
 
     async def stop(self) -> None:
         self._process.terminate()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,21 @@ class CommandLine:
         """Run it to its end; killed, and TimeoutError, after `timeout` seconds."""
         process = await self.start(*words, data_dir=data_dir, env=env)
         return await finish(process, stdin=stdin, timeout=timeout)
+
+
+async def until_answers(
+    ask: Callable[[], Awaitable[Result]],
+    process: subprocess.Popen[bytes],
+    log: Path,
+    *,
+    seconds: float,
+) -> None:
+    """Wait until `ask` exits 0; RuntimeError with the log if the process ends before."""
+    async with asyncio.timeout(seconds):
+        while (await ask()).code:
+            if process.poll() is not None:
+                raise RuntimeError(f"it ended: {log.read_text()}")
+            await asyncio.sleep(0.05)
 
 
 async def finish(
