@@ -109,6 +109,8 @@ def _first(error: ValidationError) -> str:
         for part in (*first["loc"], context.get("key", ""))
         if part != "" and not str(part).startswith("<") and part != "[key]"
     )
+    if not path.isprintable():
+        path = ascii(path)[1:-1]
     return f"{path}: {message}" if path else message
 
 

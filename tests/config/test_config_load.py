@@ -408,6 +408,22 @@ def load_or_refuse(path: Path) -> str:
         return str(error)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (".\tdata_dir: x\n", r".\tdata_dir: unknown key"),
+        ('registries: {"a\\eb": {nope: 1}}\n', r"registries.a\x1bb"),
+        ('"data\\ndir": x\n', r"data\ndir: unknown key"),
+    ],
+)
+def test_a_key_cannot_write_to_the_terminal(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "prefetch.yaml"
+    path.write_text(text)
+    error = load_or_refuse(path)
+    assert error.startswith(f"{path}: {told}")
+    assert error.isprintable()
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=60), line=st.sampled_from(WHOLE.splitlines(keepends=True)))
 def test_any_file_is_settings_or_a_config_error(
