@@ -1,7 +1,8 @@
 """Programs that are built from Go modules, once a version, into a cache that runs share.
 
-Some are published modules; the others are below `tests/parsers`, each a module that reads a file
-with the code of the system that the file is for (see `support.parsers`).
+Some are published modules; others are below `tests/parsers`, each a module that reads a file with
+the code of the system that the file is for (see `support.parsers`). Kubernetes' own programs are
+built with `tests/kubernetes/apiserver`, a module that has nothing but its requirements.
 
 Run as a program, it builds them all and prints where they are; `.ci/run` does that before the
 tests, with the system's Python, so nothing but the standard library is imported here.
@@ -27,7 +28,9 @@ from pathlib import Path
 # like any other (go.dev/doc/toolchain); Go before 1.21 cannot switch to them by itself.
 _TOOLCHAIN = "go1.26.8"
 _BUILD_SECONDS = 900
-_MODULES = Path(__file__).parent.parent / "parsers"
+_TESTS = Path(__file__).parent.parent
+_PARSERS = _TESTS / "parsers"
+_KUBERNETES = _TESTS / "kubernetes/apiserver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,30 @@ PARSERS = (
     "parse-talos",
 )
 
+# The module replaces others by directories that its published form lacks, so `go install` refuses
+# it. `tests/kubernetes/apiserver/go.mod` says which version it is, and replaces them by published
+# ones: version v1.N.M goes with their v0.N.M.
+KUBERNETES: Mapping[str, str] = {
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+}
+
+PROGRAMS = (*TOOLS, *PARSERS, *KUBERNETES)
+
 
 class BuildFailed(Exception):
     """Go is missing, or could not build it."""
 
 
 def path_of(name: str) -> Path:
-    """Where a tool or a parser is once it has been built."""
+    """Where one of `PROGRAMS` is once it has been built."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    version = TOOLS[name].version if name in TOOLS else _digest(_MODULES / name)
+    version = TOOLS[name].version if name in TOOLS else _digest(_module_of(name))
     return Path(base) / "prefetch-tests" / f"{name}-{version}" / name
 
 
 def build(name: str) -> Path:
-    """Build a tool or a parser unless it is there; whoever asks meanwhile waits.
+    """Build one of `PROGRAMS` unless it is there; whoever asks meanwhile waits.
 
     Raises BuildFailed.
     """
@@ -86,6 +99,11 @@ def build(name: str) -> Path:
         if not target.exists():
             _make(name, target)
     return target
+
+
+def _module_of(name: str) -> Path:
+    """Of what is not a tool."""
+    return _KUBERNETES if name in KUBERNETES else _PARSERS / name
 
 
 def _digest(module: Path) -> str:
@@ -112,11 +130,22 @@ def _make(name: str, target: Path) -> None:
             go = _suitable_go(tool.go, made)
             _go(go, made, "install", f"{tool.package}@{tool.version}", GOBIN=str(made))
         else:
-            module = _MODULES / name
+            module = _module_of(name)
             go = _suitable_go(_asked_for(module), made)
             flags = "-mod=readonly -trimpath -buildvcs=false"
-            _go(go, module, "build", "-o", str(made / name), ".", GOFLAGS=flags, GOWORK="off")
+            words = ("build", *_linking(name), "-o", str(made / name), KUBERNETES.get(name, "."))
+            _go(go, module, *words, GOFLAGS=flags, GOWORK="off")
         (made / name).replace(target)
+
+
+def _linking(name: str) -> tuple[str, ...]:
+    """Kubernetes is told its version when it is linked; without symbols it is less large."""
+    if name not in KUBERNETES:
+        return ()
+    required = re.search(r"k8s\.io/kubernetes (v\S+)", (_KUBERNETES / "go.mod").read_text())
+    assert required is not None
+    version = f"k8s.io/component-base/version.gitVersion={required[1]}"
+    return ("-ldflags", f"-s -w -X {version}")
 
 
 def _asked_for(module: Path) -> tuple[int, ...]:
@@ -166,7 +195,7 @@ def _go(go: str, directory: Path, *words: str, **settings: str) -> str:
 
 if __name__ == "__main__":
     try:
-        for each in (*TOOLS, *PARSERS):
+        for each in PROGRAMS:
             print(build(each), flush=True)
     except BuildFailed as error:
         sys.exit(str(error))

@@ -16,14 +16,14 @@ _CAP_SYS_ADMIN = 1 << 21
 def lacks(part: str) -> str | None:
     """Why a part cannot be used, or None; what is of Go is built, which can take minutes.
 
-    A part is a program on PATH, one of `gotools.TOOLS` or `gotools.PARSERS`, `root` (which
-    containers need), or `busybox-static`.
+    A part is a program on PATH, one of `gotools.PROGRAMS`, `root` (which containers need), or
+    `busybox-static`.
     """
     if part == "root":
         return None if _may_mount() else "root, free to mount"
     if part == "busybox-static":
         return None if static_busybox() else part
-    if part in (*gotools.TOOLS, *gotools.PARSERS):
+    if part in gotools.PROGRAMS:
         try:
             gotools.build(part)
         except gotools.BuildFailed as error:
