@@ -7,6 +7,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from prefetch.app.listening import listen
 from prefetch.app.registry import open_service
@@ -22,20 +23,25 @@ from prefetch.server.accesslog import DirectLines, Logs, ServerLog
 from prefetch.server.counting import counting
 from prefetch.server.identity import Htpasswd, read_users
 from prefetch.server.metrics import Metrics, Share, forget, shared_directory
-from prefetch.server.settings import Listen
+from prefetch.server.settings import Listen, Tls
 from prefetch.server.tls import ReloadingContext
 from prefetch.server.worker import serve
 
 
 @dataclass(frozen=True, slots=True)
 class ServeRequest:
-    """What `serve` is asked for; None: what the configuration says."""
+    """What `serve` is asked for; None: what the configuration says.
+
+    `tls` is a certificate chain and its key; `no_schedule` leaves the schedule to others.
+    """
 
     place: Place
     listen: str | None = None
     workers: int | None = None
     log_level: str = "info"
     log_format: str = "text"
+    tls: tuple[Path, Path] | None = None
+    no_schedule: bool = False
 
 
 def run_serve(request: ServeRequest) -> int:
@@ -43,7 +49,7 @@ def run_serve(request: ServeRequest) -> int:
 
     Raises UsageError, ConfigError, StoreError and StateError before anything is served.
     """
-    settings = _settings(request)
+    settings = serve_settings(request)
     _check(settings, request)
     raise_file_limit()
     where = settings.serve.listen
@@ -74,7 +80,8 @@ def run_serve(request: ServeRequest) -> int:
         )
 
 
-def _settings(request: ServeRequest) -> Settings:
+def serve_settings(request: ServeRequest) -> Settings:
+    """The configuration, with what was asked for in its place. Raises UsageError, ConfigError."""
     settings = settings_at(request.place)
     chosen = settings.serve
     if request.listen is not None:
@@ -84,7 +91,10 @@ def _settings(request: ServeRequest) -> Settings:
             raise UsageError(f"--listen: {error}") from None
     if request.workers is not None:
         chosen = replace(chosen, workers=request.workers)
-    return replace(settings, serve=chosen)
+    if request.tls is not None:
+        chosen = replace(chosen, tls=Tls(*request.tls))
+    schedule = () if request.no_schedule else settings.schedule
+    return replace(settings, serve=chosen, schedule=schedule)
 
 
 def _check(settings: Settings, request: ServeRequest) -> None:

@@ -35,13 +35,17 @@ class Option(click.Option):
         """The variables' names, the command's own first."""
         long = next((name for name in self.opts if name.startswith("--")), self.name or "")
         option = long.lstrip("-").upper().replace("-", "_")
-        words = ctx.command_path.split()[1:]
-        command = "_".join(words).upper().replace("-", "_")
+        command = "_".join(_words(ctx)).upper().replace("-", "_")
         return (
             [f"PREFETCH_{command}_{option}", f"PREFETCH_{option}"]
             if command
             else [f"PREFETCH_{option}"]
         )
+
+
+def _words(ctx: click.Context) -> list[str]:
+    """The command's own words, whatever the program was started as."""
+    return [] if ctx.parent is None else [*_words(ctx.parent), ctx.info_name or ""]
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
