@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from prefetch.demo.images import image
 from prefetch.demo.upstream import Upstream
+from prefetch.state.schema import upgrade
 from support.apiserver import ApiServer
 from support.authority import Authority
 from support.containerd import Containerd
@@ -34,6 +36,8 @@ pytestmark = [
 ]
 
 CLAIM = "data-prefetch-0"
+# As the manifest's security context has it, in the kernel's words; the filter is seccomp's.
+CONFINED = {"CapBnd": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
 IMAGES = ("shop", "cart", "mail")
 PRICE = 2 * len(IMAGES)  # an index, and the manifest for the one platform of the nodes
 
@@ -173,6 +177,7 @@ async def test_the_cache_serves_what_a_job_has_synced(
     async with world.kubelet.running(wanted) as cache:
         await cache.ready()
         assert await cache.probe("liveness") == "200"
+        assert (await cache.rights()).items() >= CONFINED.items()
         scheme = "https" if "tls" in components else "http"
         asked = f"{scheme}://127.0.0.1:5000/v2/library/shop/manifests/1.0?ns=docker.io"
         assert await cache.get(asked) == "503"  # it reaches no registry from where it is
@@ -187,6 +192,19 @@ async def test_the_cache_serves_what_a_job_has_synced(
         ended = await cache.stop()
     assert (ended.code, "draining" in ended.stderr) == (0, True), ended
     assert pulls == PRICE
+
+
+async def test_an_upgraded_cache_brings_its_database_up(start: Start) -> None:
+    world = await start()
+    wanted = await world.admitted(pod_of(await world.apply([]), "StatefulSet"))
+    database = world.kubelet.claim(CLAIM) / "prefetch.db"
+    database.parent.mkdir(parents=True)
+    upgrade(database, "0001")
+    os.chown(database, 65532, 65532)
+    async with world.kubelet.running(wanted) as cache:
+        await cache.ready()
+        # Whatever the newest is, this version runs on it and on no other.
+        assert (await world.cli("images", data_dir=database.parent)).code == 0
 
 
 async def put_certificate(server: ApiServer, authority: Authority) -> None:

@@ -169,9 +169,18 @@ class Running:
 
     async def get(self, url: str) -> str:
         """The status of a GET within the container."""
-        words = ("tasks", "exec", "--exec-id", f"e{os.urandom(4).hex()}", self.name)
-        asked = await self.containerd.ctr(*words, "python", "-c", _PROBE, url)
-        return (asked.stdout or asked.stderr).strip()
+        return await self._exec(_PROBE, url)
+
+    async def _exec(self, script: str, *words: str) -> str:
+        base = ("tasks", "exec", "--exec-id", f"e{os.urandom(4).hex()}", self.name)
+        done = await self.containerd.ctr(*base, "python", "-c", script, *words)
+        return (done.stdout or done.stderr).strip()
+
+    async def rights(self) -> dict[str, str]:
+        """What the kernel lets it do: lines of proc(5)'s `status`."""
+        shown = await self._exec("print(open('/proc/1/status').read())")
+        lines = (line.split(":\t", 1) for line in shown.splitlines() if ":\t" in line)
+        return {name: value.strip() for name, value in lines}
 
     async def ready(self) -> None:
         """Wait for the startup probe, then for the readiness probe; RuntimeError if it ends."""
