@@ -6,15 +6,18 @@ rights, token, volumes and security context. The registry is the scripted one, a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from prefetch.demo.images import image
 from prefetch.demo.upstream import Upstream
@@ -24,7 +27,7 @@ from support.authority import Authority
 from support.containerd import Containerd
 from support.factories import UpstreamFactory
 from support.kubelet import Kubelet
-from support.kustomize import pod_of, put_together, rendered
+from support.kustomize import MANIFESTS, pod_of, put_together, rendered
 from support.manifests import Object, manifest, node, pod
 from support.processes import CommandLine, Result
 
@@ -52,10 +55,12 @@ class World:
     cli: CommandLine
     directory: Path
 
-    async def apply(self, components: Sequence[str]) -> list[Object]:
+    async def apply(
+        self, components: Sequence[str], config: Mapping[str, Any] = {}
+    ) -> list[Object]:
         """The overlay, with the scripted registry as docker.io and no reserve."""
         registries = {"docker.io": {"endpoint": self.upstream.url, "reserve": 0}}
-        files = {"prefetch.yaml": json.dumps({"registries": registries})}
+        files = {"prefetch.yaml": json.dumps({**config, "registries": registries})}
         chosen = put_together(self.directory / "chosen", "overlays/k3s", components, files)
         applied = await self.server.kubectl("apply", "--server-side", "-k", chosen)
         assert applied.code == 0, applied.stderr
@@ -73,8 +78,13 @@ class World:
 
     async def last_run(self) -> Any:
         """What the state in the volume says of the last run."""
+        return await self.runs("latest")
+
+    async def runs(self, *which: str) -> Any:
+        """The runs by the state in the volume; None where there is none."""
         data = self.kubelet.claim(CLAIM)
-        return (await self.cli("runs", "latest", "-o", "json", data_dir=data)).json
+        told = await self.cli("runs", *which, "-o", "json", data_dir=data)
+        return told.json if told.code == 0 else None
 
 
 Start = Callable[..., Awaitable[World]]
@@ -171,7 +181,7 @@ async def test_the_cache_serves_what_a_job_has_synced(
     start: Start, tmp_path: Path, components: Sequence[str]
 ) -> None:
     world = await start(limit=100)
-    objects = await world.apply(components)
+    objects = await world.apply(components, shipped_config())
     await put_certificate(world.server, Authority(tmp_path / "authority"))
     wanted = await world.admitted(pod_of(objects, "StatefulSet"))
     async with world.kubelet.running(wanted) as cache:
@@ -188,10 +198,44 @@ async def test_the_cache_serves_what_a_job_has_synced(
 
         assert await until(lambda: cache.get(asked), "200") == "200"
         assert await cache.get(f"{scheme}://127.0.0.1:5000/metrics") == "200"
-        pulls = world.upstream.log.pulls
         ended = await cache.stop()
     assert (ended.code, "draining" in ended.stderr) == (0, True), ended
-    assert pulls == PRICE
+    assert world.upstream.log.pulls == PRICE
+    # The schedule that stands in the file has been left to the job.
+    assert [each["command"] for each in await world.runs()] == ["sync"]
+
+
+@pytest.mark.skipif(find_spec("prefetch.scheduler") is None, reason="serve has no schedule yet")
+async def test_the_cache_syncs_by_its_schedule(start: Start, free_port: int) -> None:
+    world = await start(limit=100)
+    objects = await world.apply([], shipped_config())
+    wanted = pod_of(objects, "StatefulSet")
+    on_loopback(wanted, free_port)
+    async with world.kubelet.running(await world.admitted(wanted), on_the_node=True) as cache:
+        await cache.ready()
+        # What was never synced is synced at once.
+        asked = f"http://127.0.0.1:{free_port}/v2/library/{{}}/manifests/1.0?ns=docker.io"
+        while (run := await world.last_run()) is None or run["finished_at"] is None:
+            await asyncio.sleep(0.5)
+        assert run["outcome"] == "complete"
+        assert [await cache.get(asked.format(name)) for name in IMAGES] == ["200"] * len(IMAGES)
+        ended = await cache.stop()
+    assert ended.code == 0, ended
+    assert world.upstream.log.pulls == PRICE
+
+
+def shipped_config() -> dict[str, Any]:
+    """What `prefetch.yaml` says as it is shipped: all of the cluster, by a schedule."""
+    text = (MANIFESTS / "base/prefetch.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def on_loopback(pod: Object, port: int) -> None:
+    """The port is the node's there, so it is a free one, and nobody else's business."""
+    (container,) = pod["spec"]["containers"]
+    (listen,) = (each for each in container["env"] if each["name"] == "PREFETCH_SERVE_LISTEN")
+    listen["value"] = f"127.0.0.1:{port}"
+    container["ports"][0]["containerPort"] = port
 
 
 async def test_an_upgraded_cache_brings_its_database_up(start: Start) -> None:

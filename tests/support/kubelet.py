@@ -48,6 +48,8 @@ except urllib.error.HTTPError as error:
     print(error.code)
 """
 _STARTING_SECONDS = 60.0
+# Not on the pod's own network: the API server and the registry of a test listen on loopback.
+_ON_THE_NODE = ("--net-host",)
 
 
 @dataclass
@@ -67,19 +69,22 @@ class Kubelet:
     async def run(self, pod: Object) -> Result:
         """Run the pod's one container to its end, on the node's network."""
         (container,) = pod["spec"]["containers"]
-        # Not on the pod's own: the API server and the registry listen on loopback.
-        return await self._run(pod, container, f"run-{next(self._numbers)}", "--net-host")
+        return await self._run(pod, container, f"run-{next(self._numbers)}", *_ON_THE_NODE)
 
     @contextlib.asynccontextmanager
-    async def running(self, pod: Object) -> AsyncIterator[Running]:
-        """Start it on a network of its own, which leads nowhere; end it as a node does."""
+    async def running(self, pod: Object, *, on_the_node: bool = False) -> AsyncIterator[Running]:
+        """Start it; end it as a node does.
+
+        It is on the node's network, or on one of its own, which leads nowhere.
+        """
         (container,) = pod["spec"]["containers"]
         number = next(self._numbers)
         for each in pod["spec"].get("initContainers", ()):
             done = await self._run(pod, each, f"{each['name']}-{number}")
             assert done.code == 0, done
         name = f"run-{number}"
-        task = asyncio.create_task(self._run(pod, container, name))
+        network = _ON_THE_NODE if on_the_node else ()
+        task = asyncio.create_task(self._run(pod, container, name, *network))
         started = Running(self.containerd, pod, name, task)
         try:
             yield started
