@@ -102,15 +102,10 @@ async def test_its_pods_are_let_in(cluster: ApiServer, tmp_path: Path, kind: str
     (made,) = await cluster.create([pod])
     assert made["metadata"]["name"] == pod["metadata"]["name"]
     assert made["spec"]["serviceAccountName"] == "prefetch"
-    token = any("projected" in each for each in made["spec"]["volumes"])
-    assert token == (kind == "CronJob")  # the cache has no schedule, and asks for nothing
-
-
-async def test_with_a_schedule_the_cache_has_a_token(cluster: ApiServer, tmp_path: Path) -> None:
-    pod = pod_of(rendered(put_together(tmp_path / "scheduled", "base")), "StatefulSet")
-    pod["metadata"]["name"] = "scheduled"
-    (made,) = await cluster.create([pod])
+    # The token, which the account's other pods do not get.
     assert any("projected" in each for each in made["spec"]["volumes"])
+    account = only(rendered(MANIFESTS / "base"), "ServiceAccount")
+    assert account["automountServiceAccountToken"] is False
 
 
 def as_root(pod: Object) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tree import ROOT
 
 from prefetch.demo.images import image
 from prefetch.demo.upstream import Upstream
@@ -236,6 +238,26 @@ def on_loopback(pod: Object, port: int) -> None:
     (listen,) = (each for each in container["env"] if each["name"] == "PREFETCH_SERVE_LISTEN")
     listen["value"] = f"127.0.0.1:{port}"
     container["ports"][0]["containerPort"] = port
+
+
+@pytest.mark.parametrize("components", [(), ("cronjob",)])
+async def test_a_maintenance_window_is_prepared_in_the_caches_pod(
+    start: Start, free_port: int, components: Sequence[str]
+) -> None:
+    world = await start(limit=100)
+    objects = await world.apply(components, {"sources": shipped_config()["sources"]})
+    wanted = pod_of(objects, "StatefulSet")
+    on_loopback(wanted, free_port)
+    async with world.kubelet.running(await world.admitted(wanted), on_the_node=True) as cache:
+        await cache.ready()
+        assert (await cache.exec("prefetch", "check")).code == 1
+        page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+        commands = re.findall(r"exec prefetch-0 -- (prefetch (?!plan)[^#\n]*)", page)
+        assert [each.split()[1] for each in commands] == ["sync", "freeze", "check", "thaw"]
+        for each in commands:
+            done = await cache.exec(*each.split())
+            assert done.code == 0, (each, done)
+    assert world.upstream.log.pulls == PRICE
 
 
 async def test_an_upgraded_cache_brings_its_database_up(start: Start) -> None:

@@ -174,16 +174,20 @@ class Running:
 
     async def get(self, url: str) -> str:
         """The status of a GET within the container."""
-        return await self._exec(_PROBE, url)
+        return await self._python(_PROBE, url)
 
-    async def _exec(self, script: str, *words: str) -> str:
+    async def exec(self, *command: str) -> Result:
+        """Run a command in the container, as `kubectl exec` does."""
         base = ("tasks", "exec", "--exec-id", f"e{os.urandom(4).hex()}", self.name)
-        done = await self.containerd.ctr(*base, "python", "-c", script, *words)
+        return await self.containerd.ctr(*base, *command)
+
+    async def _python(self, script: str, *words: str) -> str:
+        done = await self.exec("python", "-c", script, *words)
         return (done.stdout or done.stderr).strip()
 
     async def rights(self) -> dict[str, str]:
         """What the kernel lets it do: lines of proc(5)'s `status`."""
-        shown = await self._exec("print(open('/proc/1/status').read())")
+        shown = await self._python("print(open('/proc/1/status').read())")
         lines = (line.split(":\t", 1) for line in shown.splitlines() if ":\t" in line)
         return {name: value.strip() for name, value in lines}
 
