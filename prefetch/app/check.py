@@ -58,7 +58,7 @@ def run_check(request: CheckRequest, emit: Emit) -> GateReport:
 async def _check(request: CheckRequest, emit: Emit) -> GateReport:
     max_age = None if request.max_age is None else seconds(request.max_age, "--max-age")
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_runtime(settings, request.source.place, emit) as runtime:
+    async with open_runtime(settings, request.source.place, emit, parsed.logins) as runtime:
         selection = await select(parsed, runtime, platforms)
         names = [each.name for each in selection.wanted]
         records = await runtime.state.references.get_many(names)
@@ -109,9 +109,15 @@ async def _judge(
     seen = await runtime.state.links.visibilities()
     for image in images:
         repository = image.wanted.reference.repository
-        image.stale = freshness.is_stale(image.wanted, records.get(image.wanted.name))
+        record = records.get(image.wanted.name)
+        image.stale = freshness.is_stale(image.wanted, record)
+        image.absent = not image.warm and _is_absent(image.wanted, record)
         known = seen.get((repository.registry, repository.path))
         image.visibility = known[0] if known else "unknown"
+
+
+def _is_absent(wanted: Wanted, record: ReferenceRecord | None) -> bool:
+    return wanted.optional and record is not None and record.absent_since is not None
 
 
 class _Shelf(StoreShelf):

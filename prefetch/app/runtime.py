@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from prefetch.credentials.credential import Login
 from prefetch.credentials.keychain import Keychain
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit
+from prefetch.oci.reference import Repository
 from prefetch.ratelimit.budget import Reserve
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.settings import RegistrySettings
@@ -52,8 +53,13 @@ def settings_at(place: Place) -> Settings:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIterator[Runtime]:
-    """Open the data directory and all that works on it.
+async def open_runtime(
+    settings: Settings,
+    place: Place,
+    emit: Emit,
+    logins: Mapping[Repository, Login] | None = None,
+) -> AsyncIterator[Runtime]:
+    """Open the data directory and all that works on it; `logins` are for just those repositories.
 
     Raises UsageError, StoreError and StateError.
     """
@@ -67,7 +73,7 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
         stack.push_async_callback(state.close)
         ledger = await Ledger.open(state, directory=state.locks, clock=clock)
         stack.push_async_callback(ledger.close)
-        keychain = Keychain(settings.accounts, environ=os.environ)
+        keychain = Keychain(settings.accounts, environ=os.environ, logins=logins)
 
         def settings_for(registry: str) -> RegistrySettings:
             found = settings.registry(registry)

@@ -34,12 +34,11 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 async def _read(request: SourceRequest, settings: Settings) -> Parsed:
     parsed = Parsed()
     for source in request.sources:
-        parsed.extend(load(source, sys.stdin.buffer))
+        parsed.extend(load(source, sys.stdin.buffer, settings.kinds))
     parsed.extend(images_from_args(request.images))
     if request.cluster is not None:
-        parsed.extend(
-            await read_cluster_of(request.cluster, "nodes" if not request.platforms else None)
-        )
+        platforms: Literal["nodes"] | None = None if request.platforms else "nodes"
+        parsed.extend(await read_cluster_of(request.cluster, settings, platforms))
     if request.sources or request.images or request.cluster is not None:
         return parsed
     if not settings.sources:
@@ -50,17 +49,21 @@ async def _read(request: SourceRequest, settings: Settings) -> Parsed:
         )
     for spec in settings.sources:
         if isinstance(spec, Path):
-            parsed.extend(load(spec, sys.stdin.buffer))
+            parsed.extend(load(spec, sys.stdin.buffer, settings.kinds))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
             parsed.extend(
-                await read_cluster_of(wanted, None if request.platforms else spec.platforms)
+                await read_cluster_of(
+                    wanted, settings, None if request.platforms else spec.platforms
+                )
             )
     return parsed
 
 
 async def read_cluster_of(
-    request: ClusterRequest, platforms: PlatformSet | Literal["nodes"] | None
+    request: ClusterRequest,
+    settings: Settings,
+    platforms: PlatformSet | Literal["nodes"] | None = "nodes",
 ) -> Parsed:
     """What a cluster runs; `platforms` None: those that the run asks for.
 
@@ -69,8 +72,20 @@ async def read_cluster_of(
     from prefetch.sources.cluster import ClusterQuery, read_cluster
     from prefetch.sources.kubeapi import Connection
 
-    connection = Connection(request.kubeconfig, request.context)
-    query = ClusterQuery(connection, request.namespaces, request.selector, platforms)
+    def chosen(name: str) -> bool:
+        asked: bool | None = getattr(request, name)
+        return bool(getattr(settings.cluster, name)) if asked is None else asked
+
+    query = ClusterQuery(
+        Connection(request.kubeconfig, request.context),
+        request.namespaces,
+        request.selector,
+        platforms,
+        settings.kinds,
+        running_digests=chosen("running_digests"),
+        node_images=chosen("node_images"),
+        use_pull_secrets=chosen("use_pull_secrets"),
+    )
     return await read_cluster(query)
 
 

@@ -65,7 +65,7 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_runtime(settings, request.source.place, emit) as runtime:
+    async with open_runtime(settings, request.source.place, emit, parsed.logins) as runtime:
         clock = runtime.clock
         started = clock.monotonic()
         run_id = await runtime.state.runs.start("sync", clock.now())
@@ -166,7 +166,7 @@ def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
 
 async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
     settings, platforms, parsed = await read_all(request, emit)
-    async with open_runtime(settings, request.place, emit) as runtime:
+    async with open_runtime(settings, request.place, emit, parsed.logins) as runtime:
         selection = await select(parsed, runtime, platforms)
         parts = parts_of(runtime)
         images = await parts.planner.plan(selection.wanted)

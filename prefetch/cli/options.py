@@ -192,6 +192,21 @@ def cluster_options(function: F) -> F:
                 help="Only this namespace; repeatable. [default: all]",
             ),
             option("--selector", default="", metavar="LABELS", help="Only what has these labels."),
+            option(
+                "--running-digests/--no-running-digests",
+                default=None,
+                help="What pods run now by digest, too.",
+            ),
+            option(
+                "--node-images/--no-node-images",
+                default=None,
+                help="What nodes hold and no pod names, too.",
+            ),
+            option(
+                "--use-pull-secrets/--no-use-pull-secrets",
+                default=None,
+                help="Show registries what the pods show them, for the pods' own repositories.",
+            ),
         )
     ):
         function = decorate(function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -13,6 +14,7 @@ from prefetch.sources import text
 from prefetch.sources.selector import Note, Origin, Parsed
 
 if TYPE_CHECKING:
+    from prefetch.sources.kinds import CustomKind
     from prefetch.sources.yamltree import Node
 
 MAX_SIZE: Final = 32 << 20
@@ -26,20 +28,20 @@ _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def load(source: str | Path, stdin: BinaryIO) -> Parsed:
-    """Read a source: a file's path, or `-` for `stdin`.
+def load(source: str | Path, stdin: BinaryIO, kinds: Sequence[CustomKind] = ()) -> Parsed:
+    """Read a source: a file's path, or `-` for `stdin`; `kinds` are custom resources.
 
     What is wrong with its content is in the result's `errors`. Raises UsageError if there is no
     such file, or none that can be read.
     """
     if str(source) == STDIN:
-        return parse(stdin.read(MAX_SIZE + 1), STDIN)
+        return parse(stdin.read(MAX_SIZE + 1), STDIN, kinds)
     path = Path(source)
     try:
         if stat.S_ISDIR(path.stat().st_mode):
-            return _directory(path)
+            return _directory(path, kinds)
         with path.open("rb") as file:
-            return parse(file.read(MAX_SIZE + 1), str(source))
+            return parse(file.read(MAX_SIZE + 1), str(source), kinds)
     except FileNotFoundError:
         raise _missing(str(source)) from None
     except OSError as error:
@@ -48,7 +50,7 @@ def load(source: str | Path, stdin: BinaryIO) -> Parsed:
         raise UsageError(f"{ascii(str(source))[:200]} is not a file's path") from None
 
 
-def _directory(path: Path) -> Parsed:
+def _directory(path: Path, kinds: Sequence[CustomKind]) -> Parsed:
     """What lies in it and in the directories below, hidden ones left out, in order of name."""
     parsed = Parsed()
     files = [
@@ -62,11 +64,13 @@ def _directory(path: Path) -> Parsed:
         raise UsageError(f"{path}: there is no .yaml, .yml or .json file in it")
     for each in files:
         with each.open("rb") as file:
-            parsed.extend(parse(file.read(MAX_SIZE + 1), str(each), strict=False))
+            parsed.extend(parse(file.read(MAX_SIZE + 1), str(each), kinds, strict=False))
     return parsed
 
 
-def parse(data: bytes, name: str, *, strict: bool = True) -> Parsed:
+def parse(
+    data: bytes, name: str, kinds: Sequence[CustomKind] = (), *, strict: bool = True
+) -> Parsed:
     """Parse a source's content; `name` stands in origins and errors. Raises nothing.
 
     Without `strict`, YAML that is of no kind that we know is a note, not an error: directories
@@ -76,18 +80,18 @@ def parse(data: bytes, name: str, *, strict: bool = True) -> Parsed:
     if refusal is not None:
         return Parsed(errors=[Origin(name).error(refusal)])
     if _YAML_START.match(_first_line(data)):
-        return _parse_yaml(data, name, strict=strict)
+        return _parse_yaml(data, name, kinds, strict=strict)
     return text.parse(data, name)
 
 
-def _parse_yaml(data: bytes, name: str, *, strict: bool) -> Parsed:
+def _parse_yaml(data: bytes, name: str, kinds: Sequence[CustomKind], *, strict: bool) -> Parsed:
     """Each document by what it is; what is wrong with one does not touch those before it."""
     from prefetch.sources.yamltree import read_all
 
     parsed = Parsed()
     try:
         for node in read_all(data.decode("utf-8-sig"), name):
-            parsed.extend(_document(node, name, strict=strict))
+            parsed.extend(_document(node, name, kinds, strict=strict))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         parsed.errors.append(Origin(name, line).error("the line is not UTF-8"))
@@ -98,14 +102,14 @@ def _parse_yaml(data: bytes, name: str, *, strict: bool) -> Parsed:
     return parsed
 
 
-def _document(node: Node, name: str, *, strict: bool) -> Parsed:
+def _document(node: Node, name: str, kinds: Sequence[CustomKind], *, strict: bool) -> Parsed:
     from prefetch.sources import compose, kubernetes, yamllist
     from prefetch.sources.yamltree import MapNode, Scalar
 
     if isinstance(node, Scalar) and node.value is None:
         return Parsed()
     if kubernetes.is_object(node):
-        return kubernetes.parse(node, name)
+        return kubernetes.parse(node, name, kinds)
     if isinstance(node, MapNode) and compose.is_compose(node):
         return compose.parse(node, name)
     if strict or (isinstance(node, MapNode) and "images" in node.items):

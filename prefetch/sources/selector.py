@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from prefetch.credentials.credential import Login
 from prefetch.errors import InvalidReference, SourceError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference, Repository
@@ -106,7 +107,8 @@ class Selector:
     """One entry of a source: either `reference`, or `repository` with `tags`.
 
     `platforms` None means whatever the run asks for; a higher `priority` goes first, then what is
-    more in `demand`.
+    more in `demand`. What is `optional` was seen somewhere and is asked for by nobody: that its
+    upstream does not have it is no failure.
     """
 
     origin: Origin
@@ -116,40 +118,52 @@ class Selector:
     platforms: PlatformSet | None = None
     priority: int = 0
     demand: Demand = _NOBODY
+    optional: bool = False
+
+    def __add__(self, other: Selector) -> Selector:
+        """Both in one, where they ask for the same; what this one says of its origin stays."""
+        return replace(
+            self,
+            platforms=_union(self.platforms, other.platforms),
+            priority=max(self.priority, other.priority),
+            demand=self.demand + other.demand,
+            optional=self.optional and other.optional,
+        )
 
 
 @dataclass(slots=True)
 class Parsed:
-    """What came out of sources; bad entries are errors here, and the others stand."""
+    """What came out of sources; bad entries are errors here, and the others stand.
+
+    `logins` are what a cluster's pods show to exactly these repositories.
+    """
 
     selectors: list[Selector] = field(default_factory=list)
     errors: list[SourceError] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    logins: dict[Repository, Login] = field(default_factory=dict)
 
     def extend(self, other: Parsed) -> None:
         """Add another source's yield."""
         self.selectors += other.selectors
         self.errors += other.errors
         self.notes += other.notes
+        self.logins = {**other.logins, **self.logins}
 
 
 def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]:
     """Each image or query once, in the order of first mention.
 
     Platforms are united (`default` standing in where none are named, so that every result names
-    some), demands added; the highest priority and the first origin stay.
+    some), demands added; the highest priority and the first origin stay. It is optional only where
+    everything that names it says so.
     """
     merged: dict[object, Selector] = {}
     for selector in selectors:
         key = selector.reference or (selector.repository, selector.tags)
         platforms = default if selector.platforms is None else selector.platforms
-        priority = selector.priority
-        demand, first = selector.demand, merged.get(key, selector)
-        if key in merged:
-            platforms = _union(first.platforms or (), platforms)
-            priority = max(first.priority, priority)
-            demand = first.demand + demand
-        merged[key] = replace(first, platforms=platforms, priority=priority, demand=demand)
+        each = replace(selector, platforms=platforms)
+        merged[key] = merged[key] + each if key in merged else each
     return list(merged.values())
 
 
@@ -187,7 +201,9 @@ def shown(text: object) -> str:
     return quoted if len(quoted) <= _SHOWN else f"{quoted[:_SHOWN]}…"
 
 
-def _union(first: PlatformSet, second: PlatformSet) -> PlatformSet:
+def _union(first: PlatformSet | None, second: PlatformSet | None) -> PlatformSet | None:
+    if first is None or second is None:
+        return second if first is None else first
     if first is ALL or second is ALL:
         return ALL
     return tuple(dict.fromkeys((*first, *second)))

@@ -20,7 +20,7 @@ class ReferenceRecord:
     `name` is the key: the canonical reference, `docker.io/library/nginx:1.27` or
     `docker.io/library/nginx@sha256:…`. `platforms` is what was last asked for: a comma list, or
     `all`. `changed_at` is when the tag last moved, `deferred_since` when it was first put off in
-    the present row of deferrals.
+    the present row of deferrals, `absent_since` when the upstream was first found not to have it.
     """
 
     name: str
@@ -36,6 +36,7 @@ class ReferenceRecord:
     changed_at: datetime | None = None
     synced_at: datetime | None = None
     deferred_since: datetime | None = None
+    absent_since: datetime | None = None
     last_error: str | None = None
 
 

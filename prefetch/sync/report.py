@@ -86,7 +86,10 @@ class PlanReport:
 
     def exit_code(self) -> int:
         """1 when something cannot be fetched at all; a plan that has to wait is a plan."""
-        bad = any(image.action in (Action.MISSING, Action.ERROR) for image in self.images)
+        bad = any(
+            image.action in (Action.MISSING, Action.ERROR) and not image.absent
+            for image in self.images
+        )
         return EXIT_FAILED if bad or self.errors else 0
 
     def pulls(self) -> tuple[int, int | None]:
@@ -237,6 +240,7 @@ def _planned(image: PlannedImage) -> JSON:
         "action": str(image.action),
         "exact": image.exact,
         "demand": demand_document(image.wanted.demand),
+        "optional": image.wanted.optional,
         "pulls": image.pulls_min if image.exact else None,
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,
