@@ -52,6 +52,17 @@ def settings_at(place: Place) -> Settings:
 
 
 @asynccontextmanager
+async def open_state(settings: Settings) -> AsyncIterator[State]:
+    """The state alone, made where there is none. Raises StateError."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    state = await State.open(settings.database_url, data_dir=settings.data_dir, clock=SystemClock())
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+@asynccontextmanager
 async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIterator[Runtime]:
     """Open the data directory and all that works on it.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from prefetch.app.requests import ClusterRequest, SourceRequest
 from prefetch.app.runtime import Runtime, settings_at
-from prefetch.config.settings import Settings
+from prefetch.config.settings import Settings, SourceSpec
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit, Remark
 from prefetch.oci.platform import PlatformSet
@@ -48,14 +49,21 @@ async def _read(request: SourceRequest, settings: Settings) -> Parsed:
             "configuration",
             hint="prefetch sync --help shows examples",
         )
-    for spec in settings.sources:
+    return await read_specs(settings.sources, by_nodes=not request.platforms)
+
+
+async def read_specs(specs: Iterable[SourceSpec], *, by_nodes: bool = True) -> Parsed:
+    """The configuration's sources; without `by_nodes` the run's platforms go before a cluster's.
+
+    Raises UsageError, and NetworkError for a cluster that does not answer.
+    """
+    parsed = Parsed()
+    for spec in specs:
         if isinstance(spec, Path):
             parsed.extend(load(spec, sys.stdin.buffer))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
-            parsed.extend(
-                await read_cluster_of(wanted, None if request.platforms else spec.platforms)
-            )
+            parsed.extend(await read_cluster_of(wanted, spec.platforms if by_nodes else None))
     return parsed
 
 
