@@ -119,6 +119,16 @@ class EntryHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryTotal:
+    """How many runs of an entry of the schedule ended so, and when the latest of them did."""
+
+    entry: str
+    outcome: str
+    runs: int
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RunImageRecord:
     """What became of one reference in a run."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from prefetch.state.models import run_images, runs
-from prefetch.state.records import EntryHistory, RunImageRecord, RunRecord
+from prefetch.state.records import EntryHistory, EntryTotal, RunImageRecord, RunRecord
 from prefetch.state.rows import Session, columns, upsert_into, values
 
 _RUN = columns(runs, RunRecord)
@@ -106,6 +106,20 @@ class Runs:
             )
             count, retry_at = connection.execute(waiting).one()
             return EntryHistory(found, count, retry_at)
+
+        return await self._session.read(work)
+
+    async def entry_totals(self) -> Sequence[EntryTotal]:
+        """All ended runs of entries of the schedule, by entry and outcome."""
+        statement = (
+            select(runs.c.entry, runs.c.outcome, func.count(), func.max(runs.c.finished_at))
+            .where(runs.c.entry.is_not(None), runs.c.finished_at.is_not(None))
+            .group_by(runs.c.entry, runs.c.outcome)
+            .order_by(runs.c.entry, runs.c.outcome)
+        )
+
+        def work(connection: Connection) -> Sequence[EntryTotal]:
+            return [EntryTotal(*row) for row in connection.execute(statement)]
 
         return await self._session.read(work)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -259,6 +261,10 @@ async def test_serve_runs_the_schedule_and_does_without_it(
     assert "worker died" not in cache.log
     assert cache.get("/readyz")[0] == cache.get("/healthz")[0] == 200
     assert worker in children(cache)
+    page = cache.get("/metrics")[2].decode()
+    assert 'prefetch_schedule_runs_total{entry="nightly",outcome="complete"} 2.0' in page
+    (found,) = re.findall(r'last_success_timestamp_seconds\{entry="nightly"\} (\S+)', page)
+    assert abs(float(found) - time.time()) < 30
 
 
 async def test_stopped_serve_cuts_a_sync_short_in_order(

@@ -11,6 +11,7 @@ from prefetch.state.records import (
     BlobRecord,
     ChildRecord,
     EntryHistory,
+    EntryTotal,
     LinkRecord,
     ManifestRecord,
     ReferenceRecord,
@@ -207,6 +208,13 @@ async def test_runs_of_an_entry_of_the_schedule(state: State) -> None:
     assert [run.id for run in history.runs] == [second, first]
     assert (history.deferred, history.retry_at) == (0, None)
     assert [run.id for run in (await state.runs.of_entry("nightly", 1)).runs] == [second]
+    # One that goes on has no outcome yet.
+    assert await state.runs.entry_totals() == [
+        EntryTotal("nightly", "failed", 1, NOW),
+        EntryTotal("other", "failed", 1, NOW),
+    ]
+    await state.runs.finish(second, "failed", later)
+    assert (await state.runs.entry_totals())[0] == EntryTotal("nightly", "failed", 2, later)
 
 
 async def test_calls_at_once_wait_for_each_other(state: State) -> None:
