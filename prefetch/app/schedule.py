@@ -53,6 +53,8 @@ def keep_schedule(settings: Settings, request: ScheduleRequest, *, hasty: bool =
 
     `hasty`: a second signal ends the process at once.
     """
+    # The configuration is read below; until then there is nothing to read again.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     clock = SystemClock()
     logs = Logs.open(form=request.log_format, level=request.log_level, clock=clock)
     try:

@@ -253,7 +253,7 @@ class ServeModel(Strict):
 class ScheduleModel(Strict):
     """A timed sync."""
 
-    name: Text
+    name: Annotated[str, _text("a name", values.entry_name)]
     cron: Annotated[str, _text("five fields as in crontab", values.cron)]
     sources: list[SourceModel] = []
     jitter: Duration = 0.0

@@ -19,6 +19,7 @@ MAX_SECONDS: Final = 10 * 366 * 86400.0
 MAX_PORT: Final = 65535
 
 _SHOWN: Final = 60
+_LONGEST_NAME: Final = 100
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -163,6 +164,15 @@ def pattern(text: str) -> re.Pattern[str]:
 def cron(text: str) -> str:
     """Five fields as in crontab(5): `0 3 * * mon-fri`."""
     Crontab.parse(text)
+    return text
+
+
+def entry_name(text: str) -> str:
+    """What an entry of the schedule is called, in logs, tables and metrics."""
+    if not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise ValueError(
+            f"expected at most {_LONGEST_NAME} printable characters, got {shown(text)}"
+        )
     return text
 
 

@@ -280,6 +280,13 @@ def test_all_platforms(tmp_path: Path) -> None:
             "schedule: [{name: a, cron: daily}]",
             "schedule.0.cron: expected five fields as in",
         ),
+        *(
+            (
+                f"schedule: [{{name: {name}, cron: 0 3 * * *}}]",
+                "schedule.0.name: expected at most 100 printable characters",
+            )
+            for name in ("a" * 101, r'"\e[31m"', r'"a\nb"')
+        ),
         (
             "schedule: [{name: a, cron: 0 3 30 2 *}]",
             "schedule.0.cron: expected a day that comes, got '0 3 30 2 *'",

@@ -267,6 +267,24 @@ async def test_serve_runs_the_schedule_and_does_without_it(
     assert abs(float(found) - time.time()) < 30
 
 
+async def test_a_scheduler_that_is_started_again_has_the_configuration_of_now(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    cache = await serve(config=config)
+    await until(lambda: "cause=tick" in cache.log)
+    config.write_text(config.read_text().replace("nightly", "daily"))
+    os.kill(cache.pid, signal.SIGHUP)
+    await until(lambda: past_runs(cli, "daily") == [("first", "complete")])
+    config.write_text("schedule: all")
+    os.kill(children(cache)[-1], signal.SIGKILL)
+    # Now it can only go on with what serve began with.
+    await until(lambda: "the configuration is not used" in cache.log)
+    await until(lambda: cache.log.count("scheduled entry=nightly cause=tick") == 2)
+    assert cache.get("/readyz")[0] == 200
+
+
 async def test_stopped_serve_cuts_a_sync_short_in_order(
     serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
 ) -> None:
