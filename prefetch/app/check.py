@@ -58,7 +58,7 @@ def run_check(request: CheckRequest, emit: Emit) -> GateReport:
 async def _check(request: CheckRequest, emit: Emit) -> GateReport:
     max_age = None if request.max_age is None else seconds(request.max_age, "--max-age")
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_runtime(settings, request.source.place, emit, parsed.logins) as runtime:
+    async with open_runtime(settings, request.source.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         names = [each.name for each in selection.wanted]
         records = await runtime.state.references.get_many(names)

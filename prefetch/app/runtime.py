@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from prefetch.credentials.credential import Login
 from prefetch.credentials.keychain import Keychain
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit
-from prefetch.oci.reference import Repository
 from prefetch.ratelimit.budget import Reserve
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.settings import RegistrySettings
@@ -35,6 +34,7 @@ class Runtime:
     state: State
     store: FilesystemStore
     ledger: Ledger
+    keychain: Keychain
     upstreams: Upstreams
     emit: Emit
 
@@ -53,13 +53,19 @@ def settings_at(place: Place) -> Settings:
 
 
 @asynccontextmanager
-async def open_runtime(
-    settings: Settings,
-    place: Place,
-    emit: Emit,
-    logins: Mapping[Repository, Login] | None = None,
-) -> AsyncIterator[Runtime]:
-    """Open the data directory and all that works on it; `logins` are for just those repositories.
+async def open_state(settings: Settings) -> AsyncIterator[State]:
+    """The state alone, made where there is none. Raises StateError."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    state = await State.open(settings.database_url, data_dir=settings.data_dir, clock=SystemClock())
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIterator[Runtime]:
+    """Open the data directory and all that works on it.
 
     Raises UsageError, StoreError and StateError.
     """
@@ -73,7 +79,7 @@ async def open_runtime(
         stack.push_async_callback(state.close)
         ledger = await Ledger.open(state, directory=state.locks, clock=clock)
         stack.push_async_callback(ledger.close)
-        keychain = Keychain(settings.accounts, environ=os.environ, logins=logins)
+        keychain = Keychain(settings.accounts, environ=os.environ)
 
         def settings_for(registry: str) -> RegistrySettings:
             found = settings.registry(registry)
@@ -86,7 +92,7 @@ async def open_runtime(
 
         upstreams = Upstreams(settings_for, keychain, connect)
         stack.push_async_callback(upstreams.close)
-        yield Runtime(settings, clock, state, store, ledger, upstreams, emit)
+        yield Runtime(settings, clock, state, store, ledger, keychain, upstreams, emit)
 
 
 def _reserve(text: str | None) -> Reserve | None:

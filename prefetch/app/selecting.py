@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from prefetch.app.requests import ClusterRequest, SourceRequest
 from prefetch.app.runtime import Runtime, settings_at
-from prefetch.config.settings import Settings
+from prefetch.config.settings import Settings, SourceSpec
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit, Remark
 from prefetch.oci.platform import PlatformSet
@@ -47,16 +48,24 @@ async def _read(request: SourceRequest, settings: Settings) -> Parsed:
             "configuration",
             hint="prefetch sync --help shows examples",
         )
-    for spec in settings.sources:
+    return await read_specs(settings.sources, settings, by_nodes=not request.platforms)
+
+
+async def read_specs(
+    specs: Iterable[SourceSpec], settings: Settings, *, by_nodes: bool = True
+) -> Parsed:
+    """Sources of the configuration; without `by_nodes` the run's platforms go before a cluster's.
+
+    Raises UsageError, and NetworkError for a cluster that does not answer.
+    """
+    parsed = Parsed()
+    for spec in specs:
         if isinstance(spec, Path):
             parsed.extend(load(spec, sys.stdin.buffer, settings.kinds))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
-            parsed.extend(
-                await read_cluster_of(
-                    wanted, settings, None if request.platforms else spec.platforms
-                )
-            )
+            platforms = spec.platforms if by_nodes else None
+            parsed.extend(await read_cluster_of(wanted, settings, platforms))
     return parsed
 
 
@@ -90,7 +99,11 @@ async def read_cluster_of(
 
 
 async def select(parsed: Parsed, runtime: Runtime, default: PlatformSet) -> Selection:
-    """The references that the sources name, tag patterns expanded by asking the registries."""
+    """The references that the sources name, tag patterns expanded by asking the registries.
+
+    From now on these are shown what the sources bring for them.
+    """
+    runtime.keychain.give(parsed.logins)
 
     async def tags(repository: Repository) -> list[str]:
         client = await runtime.upstreams.client_for(repository)

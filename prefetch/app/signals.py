@@ -53,9 +53,11 @@ def run(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> tuple[T, int 
         raise SystemExit(128 + (interruption.signal or signal.SIGTERM)) from None
     except BaseExceptionGroup as group:
         # Tasks fail in groups; people are told the first cause.
-        raise _first(group) from group
+        raise first_cause(group) from group
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def first_cause(error: BaseException) -> BaseException:
+    """The error itself, or of a group the first one that is none."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -67,6 +67,13 @@ class Globals:
             return self.log_level
         return ("warning", "info", "debug")[min(self.verbose, 2)]
 
+    @property
+    def server_level(self) -> str:
+        """The same for what runs until it is stopped: `info`, unless told otherwise."""
+        if self.log_level or self.verbose:
+            return self.level
+        return "warning" if self.quiet else "info"
+
 
 _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (

@@ -49,8 +49,5 @@ def serve(common: Globals, *, listen: str | None, workers: int | None) -> None:
     from prefetch.app.serve import ServeRequest, run_serve
     from prefetch.cli.request import place
 
-    level = "warning" if common.quiet else "info"
-    if common.log_level or common.verbose:
-        level = common.level
-    request = ServeRequest(place(common), listen, workers, level, common.log_format)
+    request = ServeRequest(place(common), listen, workers, common.server_level, common.log_format)
     sys.exit(run_serve(request))

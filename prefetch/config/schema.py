@@ -284,13 +284,15 @@ class ServeModel(Strict):
 class ScheduleModel(Strict):
     """A timed sync."""
 
-    name: Text
+    name: Annotated[str, _text("a name", values.entry_name)]
     cron: Annotated[str, _text("five fields as in crontab", values.cron)]
     sources: list[SourceModel] = []
     jitter: Duration = 0.0
+    timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
 
     def build(self, base: Path) -> ScheduleEntry:
-        return ScheduleEntry(self.name, self.cron, build_sources(self.sources, base), self.jitter)
+        sources = build_sources(self.sources, base)
+        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone)
 
 
 class FileModel(Strict):
@@ -321,6 +323,13 @@ class FileModel(Strict):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"schedule: the name {values.shown(twice)} is used twice")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_sync(self) -> FileModel:
+        idle = next((i for i, entry in enumerate(self.schedule) if not entry.sources), None)
+        if idle is not None and not self.sources:
+            raise ValueError(f"schedule.{idle}.sources: a value is required without `sources`")
         return self
 
 

@@ -42,12 +42,16 @@ SourceSpec: TypeAlias = Path | ClusterSource
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEntry:
-    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's."""
+    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's.
+
+    `timezone` is an IANA name, None the process's local zone.
+    """
 
     name: str
     cron: str
     sources: tuple[SourceSpec, ...] = ()
     jitter: float = 0.0
+    timezone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

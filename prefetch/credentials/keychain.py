@@ -70,10 +70,9 @@ def discover(environ: Mapping[str, str]) -> list[AuthPath]:
 class Keychain:
     """Finds credentials by registry and repository.
 
-    `accounts` are the configuration's, by registry name; `logins` are for one repository each, and
-    for nothing else. `files` default to what `discover` finds in `environ`. Everything is read
-    once, when first needed, and kept until `forget`: a run needs no more, and a server now and
-    then.
+    `accounts` are the configuration's, by registry name; `files` default to what `discover` finds
+    in `environ`. Everything is read once, when first needed, and kept until `forget`: a run needs
+    no more, and a server now and then.
     """
 
     def __init__(
@@ -81,13 +80,12 @@ class Keychain:
         accounts: Mapping[str, Account] | None = None,
         *,
         environ: Mapping[str, str],
-        logins: Mapping[Repository, Login] | None = None,
         files: Sequence[AuthPath] | None = None,
         helper_timeout: float = helper.TIMEOUT,
     ) -> None:
         self._accounts = {auth_key(name): account for name, account in (accounts or {}).items()}
         self._environ = environ
-        self._logins = dict(logins or {})
+        self._given: dict[Repository, Login] = {}
         self._paths = discover(environ) if files is None else files
         self._timeout = helper_timeout
         self._files: list[AuthFile] | None = None
@@ -105,13 +103,15 @@ class Keychain:
         async with self._locks.setdefault(auth_key(registry), asyncio.Lock()):
             account = self._accounts.get(auth_key(registry))
             if account is None:
-                given = self._given(registry, repository)
-                if given is not None:
-                    return given
-                return await self._from_files(registry, repository)
+                given = self._given.get(Repository(registry, repository or ""))
+                return given or await self._from_files(registry, repository)
             if account.password_env is None and account.password_file is None:
                 return await self._named(account.username, registry, repository)
             return Credential(account.username, await self._password(account, registry))
+
+    def give(self, logins: Mapping[Repository, Login]) -> None:
+        """Take logins for just these repositories. They are for a run, and are not forgotten."""
+        self._given.update(logins)
 
     def forget(self) -> None:
         """Read everything anew when it is next needed: passwords change, and helpers' answers
@@ -120,9 +120,6 @@ class Keychain:
         self._files = None
         self._passwords.clear()
         self._answers.clear()
-
-    def _given(self, registry: str, repository: str | None) -> Login | None:
-        return None if repository is None else self._logins.get(Repository(registry, repository))
 
     async def _named(self, username: str, registry: str, repository: str | None) -> Login:
         found = await self._from_files(registry, repository)

@@ -161,6 +161,8 @@ def run_document(run: RunRecord, images: Sequence[RunImageRecord] | None = None)
         "images": run.images,
         "pulls": run.pulls,
         "bytes_fetched": run.bytes_fetched,
+        "entry": run.entry,
+        "cause": run.cause,
     }
     if images is not None:
         document["references"] = [_run_image(image) for image in images]
