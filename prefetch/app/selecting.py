@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import io
 from pathlib import Path
 from typing import Literal
 
+from prefetch.app.offloop import off_loop
 from prefetch.app.requests import ClusterRequest, SourceRequest
 from prefetch.app.runtime import Runtime, settings_at
 from prefetch.config.settings import Settings
@@ -23,7 +24,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 
     Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
     """
-    settings = settings_at(request.place)
+    settings = await off_loop(lambda: settings_at(request.place))
     platforms = platforms_of(request, settings)
     parsed = await _read(request, settings)
     for note in parsed.notes:
@@ -34,7 +35,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 async def _read(request: SourceRequest, settings: Settings) -> Parsed:
     parsed = Parsed()
     for source in request.sources:
-        parsed.extend(load(source, sys.stdin.buffer))
+        parsed.extend(await _load(source))
     parsed.extend(images_from_args(request.images))
     if request.cluster is not None:
         parsed.extend(
@@ -50,13 +51,19 @@ async def _read(request: SourceRequest, settings: Settings) -> Parsed:
         )
     for spec in settings.sources:
         if isinstance(spec, Path):
-            parsed.extend(load(spec, sys.stdin.buffer))
+            parsed.extend(await _load(spec))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
             parsed.extend(
                 await read_cluster_of(wanted, None if request.platforms else spec.platforms)
             )
     return parsed
+
+
+async def _load(source: str | Path) -> Parsed:
+    """A pipe may never end, and what comes out of it may take long to parse."""
+    # Not sys.stdin: a thread that waits for it would hold a lock that the interpreter's end needs.
+    return await off_loop(lambda: load(source, lambda: io.FileIO(0, closefd=False)))
 
 
 async def read_cluster_of(
