@@ -25,6 +25,10 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._caught, number)
 
+    def release(self) -> None:
+        """From here on a signal is only remembered: what is left to do is short."""
+        self._task = None
+
     def _caught(self, number: int) -> None:
         if self.signal is not None:
             os._exit(128 + number)
