@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from prefetch.errors import SourceError
-from prefetch.sources.regular import open_regular
+from prefetch.regular import open_regular
 from prefetch.sources.selector import Origin, Parsed, shown
 from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, read
 

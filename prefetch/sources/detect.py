@@ -11,9 +11,9 @@ from typing import Final
 
 from prefetch.errors import InvalidReference, SourceError, UsageError
 from prefetch.oci.reference import Reference
+from prefetch.regular import Reader, open_regular
 from prefetch.sources import text
 from prefetch.sources.directory import files
-from prefetch.sources.regular import Reader, open_regular
 from prefetch.sources.selector import Origin, Parsed, shown
 
 MAX_SIZE: Final = 32 << 20

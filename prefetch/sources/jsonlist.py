@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from prefetch.errors import SourceError
+from prefetch.regular import Reader
 from prefetch.sources import kubernetes
-from prefetch.sources.regular import Reader
 from prefetch.sources.selector import Origin, Parsed
 from prefetch.sources.yamltree import tree_of
 

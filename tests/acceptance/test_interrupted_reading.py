@@ -87,3 +87,22 @@ async def test_a_pipe_is_a_source_as_a_file_is(cli: CommandLine, pipe: Path) -> 
     assert done.code == 1
     assert [each["reference"] for each in done.json["images"]] == ["127.0.0.1:1/app:1"]
     assert [(each["source"], each["line"]) for each in done.json["errors"]] == [(str(pipe), 2)]
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--cert-file"])
+async def test_a_certificate_is_no_pipe(cli: CommandLine, pipe: Path, option: str) -> None:
+    words = ("probe", "--cache-url", "https://127.0.0.1:1", option, pipe)
+    key = ("--key-file", pipe) if option == "--cert-file" else ()
+    done = await cli(*words, *key, timeout=20)
+    assert done.code == 2
+    assert "not a regular file" in done.stderr
+
+
+async def test_a_registrys_certificate_is_no_pipe(cli: CommandLine, pipe: Path) -> None:
+    config = cli.home / "prefetch.yaml"
+    config.write_text(f"registries: {{'127.0.0.1:1': {{ca_file: {pipe}}}}}\n")
+    words = ("--config", config, "plan", "--image", "127.0.0.1:1/a")
+    done = await cli(*words, timeout=20)
+    assert done.code != 0
+    assert "ca_file: cannot use" in done.stderr + done.stdout
+    assert "not a regular file" in done.stderr + done.stdout

@@ -14,6 +14,13 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes | None: ...
 
 
+def check_regular(*paths: Path | None) -> None:
+    """Look whether these may be given to a library that would wait for a pipe. Raises OSError."""
+    for path in paths:
+        if path is not None:
+            open_regular(path).close()
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, for reading. Raises OSError for whatever else stands there, at once."""
     # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it.
