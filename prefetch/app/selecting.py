@@ -8,7 +8,7 @@ from typing import Literal
 
 from prefetch.app.offloop import off_loop
 from prefetch.app.requests import ClusterRequest, SourceRequest
-from prefetch.app.runtime import Runtime, settings_at
+from prefetch.app.runtime import Runtime, settings_for
 from prefetch.config.settings import Settings
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit, Remark
@@ -24,7 +24,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 
     Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
     """
-    settings = await off_loop(lambda: settings_at(request.place))
+    settings = await settings_for(request.place)
     platforms = platforms_of(request, settings)
     parsed = await _read(request, settings)
     for note in parsed.notes:

@@ -66,9 +66,13 @@ async def test_a_pipe_that_nobody_writes_to(
     assert done.stderr == ""
 
 
-async def test_a_configuration_that_does_not_come(cli: CommandLine, pipe: Path) -> None:
-    words = ("--config", pipe, "plan", "--image", "nginx")
-    done = await interrupted(cli, signal.SIGTERM, *words)
+@pytest.mark.parametrize(
+    "words", [("plan", "--image", "nginx"), ("images",), ("budget",), ("freeze",)], ids=" ".join
+)
+async def test_a_configuration_that_does_not_come(
+    cli: CommandLine, pipe: Path, words: tuple[str, ...]
+) -> None:
+    done = await interrupted(cli, signal.SIGTERM, "--config", pipe, *words)
     assert (done.code, done.stdout, done.stderr) == (143, "", "")
 
 
