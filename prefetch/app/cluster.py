@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefetch.app.requests import ClusterRequest, Place
-from prefetch.app.runtime import settings_at
+from prefetch.app.runtime import settings_for
 from prefetch.app.selecting import read_cluster_of
 from prefetch.app.signals import run
 from prefetch.errors import SourceError
 from prefetch.events import Emit, Remark
-from prefetch.sources.selector import Selector, platforms_words
+from prefetch.sources.selector import Parsed, Selector, platforms_words
 from prefetch.sync.report import EXIT_FAILED, demand_document, source_errors
 
 
@@ -47,8 +47,12 @@ def run_cluster_images(place: Place, request: ClusterRequest, emit: Emit) -> Clu
     """Read the cluster, no secrets. Raises UsageError and ConfigError, and NetworkError where it
     does not answer.
     """
-    settings = settings_at(place)
-    parsed, _ = run(lambda _: read_cluster_of(replace(request, use_pull_secrets=False), settings))
+
+    async def read() -> Parsed:
+        without = replace(request, use_pull_secrets=False)
+        return await read_cluster_of(without, await settings_for(place))
+
+    parsed, _ = run(lambda _: read())
     for note in parsed.notes:
         emit(Remark(str(note)))
     order = sorted(parsed.selectors, key=lambda each: str(each.reference))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from prefetch.app.requests import Place
-from prefetch.app.runtime import open_state, settings_at
+from prefetch.app.runtime import open_state, settings_for
 from prefetch.app.signals import run
 from prefetch.clock import SystemClock
 from prefetch.errors import UsageError
@@ -37,7 +37,7 @@ def run_thaw(place: Place) -> bool:
 
 def _with_state(place: Place, work: Callable[[State], Awaitable[T]]) -> T:
     async def opened() -> T:
-        async with open_state(settings_at(place)) as state:
+        async with open_state(await settings_for(place)) as state:
             return await work(state)
 
     result, _ = run(lambda _: opened())

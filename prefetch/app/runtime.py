@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prefetch.app.offloop import off_loop
 from prefetch.app.requests import Place
 from prefetch.clock import Clock, SystemClock
 from prefetch.config.load import load
@@ -42,6 +43,11 @@ class Runtime:
     def data_dir(self) -> Path:
         """Where everything is kept."""
         return self.settings.data_dir
+
+
+async def settings_for(place: Place) -> Settings:
+    """`settings_at`, for a file that may be a pipe. Raises ConfigError."""
+    return await off_loop(lambda: settings_at(place))
 
 
 def settings_at(place: Place) -> Settings:
@@ -81,7 +87,7 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
         stack.push_async_callback(ledger.close)
         keychain = Keychain(settings.accounts, environ=os.environ)
 
-        def settings_for(registry: str) -> RegistrySettings:
+        def settings_of(registry: str) -> RegistrySettings:
             found = settings.registry(registry)
             return found if reserve is None else replace(found, reserve=reserve)
 
@@ -90,7 +96,7 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
                 registry, login, ledger=ledger, data_dir=data_dir, clock=clock, emit=emit
             )
 
-        upstreams = Upstreams(settings_for, keychain, connect)
+        upstreams = Upstreams(settings_of, keychain, connect)
         stack.push_async_callback(upstreams.close)
         yield Runtime(settings, clock, state, store, ledger, keychain, upstreams, emit)
 

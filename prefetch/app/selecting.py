@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from prefetch.app.offloop import off_loop
 from prefetch.app.requests import ClusterRequest, SourceRequest
-from prefetch.app.runtime import Runtime, settings_at
+from prefetch.app.runtime import Runtime, settings_for
 from prefetch.config.settings import Settings, SourceSpec
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit, Remark
@@ -24,7 +25,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 
     Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
     """
-    settings = settings_at(request.place)
+    settings = await settings_for(request.place)
     platforms = platforms_of(request, settings)
     parsed = await _read(request, settings)
     for note in parsed.notes:
@@ -35,7 +36,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 async def _read(request: SourceRequest, settings: Settings) -> Parsed:
     parsed = Parsed()
     for source in request.sources:
-        parsed.extend(load(source, sys.stdin.buffer, settings.kinds))
+        parsed.extend(await _load(source, settings))
     parsed.extend(images_from_args(request.images))
     if request.cluster is not None:
         platforms: Literal["nodes"] | None = None if request.platforms else "nodes"
@@ -61,12 +62,18 @@ async def read_specs(
     parsed = Parsed()
     for spec in specs:
         if isinstance(spec, Path):
-            parsed.extend(load(spec, sys.stdin.buffer, settings.kinds))
+            parsed.extend(await _load(spec, settings))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
             platforms = spec.platforms if by_nodes else None
             parsed.extend(await read_cluster_of(wanted, settings, platforms))
     return parsed
+
+
+async def _load(source: str | Path, settings: Settings) -> Parsed:
+    """A pipe may never end, and what comes out of it may take long to parse."""
+    # Not sys.stdin: a thread that waits for it would hold a lock that the interpreter's end needs.
+    return await off_loop(lambda: load(source, lambda: io.FileIO(0, closefd=False), settings.kinds))
 
 
 async def read_cluster_of(

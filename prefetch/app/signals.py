@@ -25,6 +25,13 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._caught, number)
 
+    def settle(self) -> bool:
+        """Whether a signal has come; from here on one is only remembered, since what is left to do
+        is short.
+        """
+        self._task = None
+        return self.signal is not None
+
     def _caught(self, number: int) -> None:
         if self.signal is not None:
             os._exit(128 + number)

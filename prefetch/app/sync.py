@@ -66,13 +66,22 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
+    try:
+        return await _synced(request, emit, interruption)
+    except asyncio.CancelledError:
+        if interruption.signal is None:
+            raise
+        return SyncReport.of_nothing()
+
+
+async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         deadline = None if request.timeout is None else clock.monotonic() + request.timeout
         run_id = await runtime.state.runs.start("sync", clock.now())
         job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
-        return await sync_all(runtime, job, lambda: interruption.signal is not None)
+        return await sync_all(runtime, job, interruption.settle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     except asyncio.CancelledError:
         if not interrupted():
             raise
+    cut_short = interrupted()
     report = SyncReport(
         run_id=job.run_id,
         results=work.ordered(),
@@ -114,9 +124,9 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         budgets=await _budgets(runtime),
         requests=sum(client.requests for client in runtime.upstreams.opened()),
         seconds=clock.monotonic() - started,
-        interrupted=interrupted(),
+        interrupted=cut_short,
     )
-    await _remember(runtime, report)
+    await _remember(runtime, job.run_id, report)
     private = sum(result.visibility == "private" for result in work.results.values())
     warn_of_private(runtime.settings, private, emit)
     emit(RunFinished(job.run_id, report.outcome))
@@ -156,19 +166,19 @@ def warn_of_private(settings: Settings, private: int, emit: Emit) -> None:
         )
 
 
-async def _remember(runtime: Runtime, report: SyncReport) -> None:
+async def _remember(runtime: Runtime, run_id: str, report: SyncReport) -> None:
     """Keep the history, and `index.json` where it may have changed."""
     runs = runtime.state.runs
-    await runs.record(report.run_id, [run_image_record(result) for result in report.results])
+    await runs.record(run_id, [run_image_record(result) for result in report.results])
     await runs.finish(
-        report.run_id,
+        run_id,
         report.outcome,
         runtime.clock.now(),
         images=len(report.results),
         pulls=sum(result.pulls for result in report.results),
         bytes_fetched=sum(result.bytes_fetched for result in report.results),
     )
-    previous = [other for other in await runs.list(2) if other.id != report.run_id]
+    previous = [other for other in await runs.list(2) if other.id != run_id]
     # A run without an outcome was killed (or goes on): what it did is not in the index yet.
     settled = all(other.outcome is not None for other in previous) and bool(previous)
     if not settled or report.count(Outcome.SYNCED):

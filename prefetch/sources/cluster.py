@@ -125,7 +125,7 @@ class _Reading:
         self._parsed.selectors = list(self._merged.values())
         if self._secrets is not None:
             await self._secrets.read(self._api, self._parsed)
-        return self._parsed
+        return self._parsed.summed_up(SOURCE)
 
     async def _images(self, kind: Kind) -> None:
         seen: set[str] = set()
@@ -143,7 +143,8 @@ class _Reading:
         wanted |= {key: item[key] for key in _PARTS if key in item}
         tree = tree_of(wanted)
         found = kubernetes.parse(tree, SOURCE, self._query.kinds)
-        self._parsed.errors += found.errors
+        for error in found.errors:
+            self._parsed.refuse(error)
         spec = kubernetes.pod_spec(tree)
         platforms = self._platforms(spec)
         if kind is _PODS:
@@ -189,10 +190,10 @@ class _Reading:
                 if refused.status == _NOT_FOUND and kind.optional:
                     if kind not in _KINDS:
                         note = f"{kind.name}: the cluster has no {kind.path}/{kind.name}"
-                        self._parsed.notes.append(Note(Origin(SOURCE), note))
+                        self._parsed.note(Note(Origin(SOURCE), note))
                     continue
                 where = f" in namespace {namespace}" if namespace else ""
-                self._parsed.errors.append(
+                self._parsed.refuse(
                     SourceError(SOURCE, None, f"{kind.name}{where}: {refused}", hint=_HINT)
                 )
 

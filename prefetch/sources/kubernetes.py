@@ -85,6 +85,8 @@ def parse(node: Node, name: str, kinds: Sequence[CustomKind] = ()) -> Parsed:
     """
     parsed = Parsed()
     for found in _objects(node, name, parsed):
+        if parsed.is_full(_origin(name, found.node)):
+            break
         _object(found, parsed, kinds)
     return parsed
 
@@ -98,13 +100,20 @@ def pod_spec(node: Node) -> MapNode | None:
     return None
 
 
+def kustomization(name: str, node: Node) -> Note:
+    """What is said of one, where images are."""
+    return Note(_origin(name, node), "a kustomization: kustomize build has its images")
+
+
 def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
     """The object, or those in it: `List` and what else ends so has `items`."""
     todo = [node]
     while todo:
         each = todo.pop()
         if not isinstance(each, MapNode):
-            parsed.errors.append(_origin(source, each).error("not a Kubernetes object"))
+            parsed.refuse(_origin(source, each).error("not a Kubernetes object"))
+            if parsed.is_full(_origin(source, each)):
+                return
             continue
         items = each.items.get("items")
         if not _text(each.items.get("kind")).endswith("List"):
@@ -115,8 +124,7 @@ def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
 
 def _object(found: _Object, parsed: Parsed, kinds: Sequence[CustomKind]) -> None:
     if found.kind == "Kustomization":
-        origin = _origin(found.source, found.node)
-        parsed.notes.append(Note(origin, "a kustomization: kustomize build has its images"))
+        parsed.note(kustomization(found.source, found.node))
         return
     images = _Images(found, parsed)
     spec = pod_spec(found.node)
@@ -147,6 +155,8 @@ class _Images:
     def of_pod(self, spec: MapNode) -> None:
         for key in _CONTAINERS:
             for index, container in enumerate(self._list(spec, key)):
+                if self.parsed.is_full(_origin(self.found.source, container)):
+                    return
                 where = f"{key}[{index}]"
                 if not isinstance(container, MapNode):
                     self.fault(container, f"{where}: not a container")
@@ -185,7 +195,7 @@ class _Images:
 
     def fault(self, node: Node, message: str, *, hint: str | None = None) -> None:
         origin = _origin(self.found.source, node)
-        self.parsed.errors.append(origin.error(f"{self.found.called}: {message}", hint=hint))
+        self.parsed.refuse(origin.error(f"{self.found.called}: {message}", hint=hint))
 
     def _list(self, spec: MapNode, key: str) -> list[Node]:
         node = spec.items.get(key)

@@ -82,12 +82,12 @@ class PullSecrets:
         except Refused as refused:
             if refused.status == _NOT_FOUND:
                 # So does a kubelet: it pulls without.
-                parsed.notes.append(Note(Origin(self._source), f"{called}: there is none"))
+                parsed.note(Note(Origin(self._source), f"{called}: there is none"))
             else:
                 error = SourceError(self._source, None, f"{called}: {refused}", hint=_HINT)
-                parsed.errors.append(error)
+                parsed.refuse(error)
         except CredentialError as error:
-            parsed.errors.append(SourceError(self._source, None, str(error)))
+            parsed.refuse(SourceError(self._source, None, str(error)))
         return None
 
 

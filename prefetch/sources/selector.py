@@ -15,6 +15,11 @@ from prefetch.errors import InvalidReference, SourceError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference, Repository
 
+MAX_ENTRIES: Final = 250_000
+"""Entries of a source that are looked at, the bad and the skipped ones counted."""
+MAX_TOLD: Final = 1_000
+"""Errors, and notes, of a source that are told one by one; the others are counted."""
+
 _ALL_WORD: Final = "all"
 _SHOWN: Final = 80
 _ASKERS: Final = 10  # that are named for an image
@@ -135,6 +140,7 @@ class Selector:
 class Parsed:
     """What came out of sources; bad entries are errors here, and the others stand.
 
+    `more_errors` and `more_notes` are how many there were beyond those that are told one by one.
     `logins` are what a cluster's pods show to exactly these repositories.
     """
 
@@ -142,13 +148,55 @@ class Parsed:
     errors: list[SourceError] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     logins: dict[Repository, Login] = field(default_factory=dict)
+    more_errors: int = 0
+    more_notes: int = 0
+    _stopped: bool = False
+
+    def refuse(self, error: SourceError) -> None:
+        """Take an error in: told, or counted where there are many already."""
+        if len(self.errors) < MAX_TOLD:
+            self.errors.append(error)
+        else:
+            self.more_errors += 1
+
+    def note(self, note: Note) -> None:
+        """Take a note in, in the same way."""
+        if len(self.notes) < MAX_TOLD:
+            self.notes.append(note)
+        else:
+            self.more_notes += 1
+
+    def is_full(self, origin: Origin) -> bool:
+        """Whether nothing more is to be read; an error says so, once, with the place."""
+        told = len(self.errors) + len(self.notes) + self.more_errors + self.more_notes
+        if len(self.selectors) + told < MAX_ENTRIES:
+            return False
+        if not self._stopped:
+            self._stopped = True
+            limit = f"more than {MAX_ENTRIES:,} entries: from here on nothing is read"
+            self.errors.append(origin.error(limit, hint="divide it among several sources"))
+        return True
 
     def extend(self, other: Parsed) -> None:
-        """Add another source's yield."""
+        """Add what another source, or a part of this one, has yielded."""
         self.selectors += other.selectors
-        self.errors += other.errors
-        self.notes += other.notes
+        for error in other.errors:
+            self.refuse(error)
+        for note in other.notes:
+            self.note(note)
         self.logins = {**other.logins, **self.logins}
+        self._stopped = self._stopped or other._stopped
+        self.more_errors += other.more_errors
+        self.more_notes += other.more_notes
+
+    def summed_up(self, source: str) -> Parsed:
+        """The same, with a last error and note for those that are only counted."""
+        if self.more_errors:
+            self.errors.append(Origin(source).error(f"… and {self.more_errors:,} more errors"))
+        if self.more_notes:
+            self.notes.append(Note(Origin(source), f"… and {self.more_notes:,} more notes"))
+        self.more_errors = self.more_notes = 0
+        return self
 
 
 def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]:
@@ -162,8 +210,17 @@ def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]
     for selector in selectors:
         key = selector.reference or (selector.repository, selector.tags)
         platforms = default if selector.platforms is None else selector.platforms
-        each = replace(selector, platforms=platforms)
-        merged[key] = merged[key] + each if key in merged else each
+        first = merged.get(key)
+        if first is None:
+            named = selector.platforms is not None
+            merged[key] = selector if named else replace(selector, platforms=platforms)
+        elif (platforms, selector.priority, selector.demand, selector.optional) != (
+            first.platforms,
+            first.priority,
+            _NOBODY,
+            first.optional,
+        ):
+            merged[key] = first + replace(selector, platforms=platforms)
     return list(merged.values())
 
 

@@ -26,15 +26,20 @@ EXIT_DEFERRED = 75
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did."""
+    """What a sync did; `run_id` is None for one that a signal ended before it began."""
 
-    run_id: str
+    run_id: str | None
     results: Sequence[ImageResult]
     errors: Sequence[SourceError]
     budgets: Sequence[Budget]
     requests: int
     seconds: float
     interrupted: bool = False
+
+    @classmethod
+    def of_nothing(cls) -> SyncReport:
+        """Of a run that a signal ended before it began."""
+        return cls(None, (), (), (), requests=0, seconds=0.0, interrupted=True)
 
     @property
     def outcome(self) -> str:

@@ -156,6 +156,16 @@ def test_how_many_pods_a_workload_starts(kind: str, replicas: object, pods: int)
     assert demand(objects(workload)).pods == pods
 
 
+def test_merge_keys_bring_images() -> None:
+    text = b"""\
+kind: Pod
+spec:
+  initContainers: [&base {image: "base:1"}]
+  containers: [{<<: *base, name: web}]
+"""
+    assert images(parse(text, "x.yaml")) == ["base", "base"]
+
+
 def test_places_of_ones_own() -> None:
     document = {
         "apiVersion": "example.com/v1beta1",
