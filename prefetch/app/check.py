@@ -109,9 +109,15 @@ async def _judge(
     seen = await runtime.state.links.visibilities()
     for image in images:
         repository = image.wanted.reference.repository
-        image.stale = freshness.is_stale(image.wanted, records.get(image.wanted.name))
+        record = records.get(image.wanted.name)
+        image.stale = freshness.is_stale(image.wanted, record)
+        image.absent = not image.warm and _is_absent(image.wanted, record)
         known = seen.get((repository.registry, repository.path))
         image.visibility = known[0] if known else "unknown"
+
+
+def _is_absent(wanted: Wanted, record: ReferenceRecord | None) -> bool:
+    return wanted.optional and record is not None and record.absent_since is not None
 
 
 class _Shelf(StoreShelf):

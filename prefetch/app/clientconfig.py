@@ -18,7 +18,7 @@ from prefetch.clientconfig.targets import target_named
 from prefetch.clientconfig.writing import replace as replace_file
 from prefetch.clientconfig.writing import write_tree
 from prefetch.config.settings import Settings
-from prefetch.credentials.authfile import AuthFile
+from prefetch.credentials.authfile import AuthFile, without_user
 from prefetch.credentials.credential import IdentityToken, Login, Secret
 from prefetch.errors import CredentialError, UsageError
 
@@ -121,7 +121,7 @@ def _login(options: LoginOptions) -> Login | None:
         others = (options.username, options.password_env, options.password_file)
         if any(each is not None for each in others):
             raise UsageError("--identity-token-file takes the place of a user and a password")
-        text = read_text(options.identity_token_file).strip()
+        text = read_text(options.identity_token_file, pipes=True).strip()
         if not text or not text.isprintable():
             raise UsageError(f"{options.identity_token_file}: expected one line with a token")
         return IdentityToken(Secret(text))
@@ -129,7 +129,7 @@ def _login(options: LoginOptions) -> Login | None:
 
 
 def _auth_file(path: Path | None) -> AuthFile | None:
-    return None if path is None else AuthFile.parse(read_text(path).encode(), str(path))
+    return None if path is None else AuthFile.parse(read_text(path, pipes=True).encode(), str(path))
 
 
 def _merged(
@@ -172,7 +172,8 @@ def _left_out(plan: Plan, auth_file: AuthFile) -> list[str]:
     notes = []
     unused = unused_entries(plan, auth_file)
     if unused:
-        notes.append(f"{auth_file.name}: nothing here asks {', '.join(unused)}")
+        names = ", ".join(map(without_user, unused))
+        notes.append(f"{auth_file.name}: nothing here asks {names}")
     helpers = {*auth_file.helpers.values(), *([auth_file.store] if auth_file.store else [])}
     if helpers:
         notes.append(

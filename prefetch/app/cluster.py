@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from prefetch.app.requests import ClusterRequest
+from prefetch.app.requests import ClusterRequest, Place
+from prefetch.app.runtime import settings_for
 from prefetch.app.selecting import read_cluster_of
 from prefetch.app.signals import run
 from prefetch.errors import SourceError
-from prefetch.sources.selector import Selector, platforms_words
+from prefetch.events import Emit, Remark
+from prefetch.sources.selector import Parsed, Selector, platforms_words
 from prefetch.sync.report import EXIT_FAILED, demand_document, source_errors
 
 
@@ -33,6 +35,7 @@ class ClusterReport:
                     "reference": str(each.reference),
                     "platforms": platforms_words(each.platforms or ()),
                     "demand": demand_document(each.demand),
+                    "optional": each.optional,
                 }
                 for each in self.selectors
             ],
@@ -40,9 +43,18 @@ class ClusterReport:
         }
 
 
-def run_cluster_images(request: ClusterRequest) -> ClusterReport:
-    """Read the cluster. Raises UsageError, and NetworkError where it does not answer."""
-    parsed, _ = run(lambda _: read_cluster_of(request, "nodes"))
+def run_cluster_images(place: Place, request: ClusterRequest, emit: Emit) -> ClusterReport:
+    """Read the cluster, no secrets. Raises UsageError and ConfigError, and NetworkError where it
+    does not answer.
+    """
+
+    async def read() -> Parsed:
+        without = replace(request, use_pull_secrets=False)
+        return await read_cluster_of(without, await settings_for(place))
+
+    parsed, _ = run(lambda _: read())
+    for note in parsed.notes:
+        emit(Remark(str(note)))
     order = sorted(parsed.selectors, key=lambda each: str(each.reference))
     order.sort(key=lambda each: each.demand.rank, reverse=True)
     return ClusterReport(order, parsed.errors)

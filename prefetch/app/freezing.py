@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from prefetch.app.requests import Place
-from prefetch.app.runtime import settings_at
+from prefetch.app.runtime import open_state, settings_for
 from prefetch.app.signals import run
 from prefetch.clock import SystemClock
 from prefetch.errors import UsageError
@@ -37,15 +37,8 @@ def run_thaw(place: Place) -> bool:
 
 def _with_state(place: Place, work: Callable[[State], Awaitable[T]]) -> T:
     async def opened() -> T:
-        settings = settings_at(place)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        state = await State.open(
-            settings.database_url, data_dir=settings.data_dir, clock=SystemClock()
-        )
-        try:
+        async with open_state(await settings_for(place)) as state:
             return await work(state)
-        finally:
-            await state.close()
 
     result, _ = run(lambda _: opened())
     return result

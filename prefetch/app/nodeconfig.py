@@ -11,6 +11,7 @@ from prefetch.app.requests import Place
 from prefetch.app.runtime import settings_at
 from prefetch.clientconfig.endpoints import parse_endpoint
 from prefetch.clientconfig.reading import read_routes
+from prefetch.clientconfig.request import registry_name
 from prefetch.clientconfig.routes import Route, Verdict
 
 
@@ -65,6 +66,7 @@ def run_node_probe(
 ) -> NodeReport:
     """Read what a node of the kind `target` reads; no request is sent. Raises UsageError."""
     caches = [parse_endpoint(url, "--cache-url", cache=True).host for url in cache_urls]
-    asked = list(registries) or list(settings_at(Place()).registries)
+    required = list(dict.fromkeys(registry_name(name, "--registry") for name in registries))
+    asked = required or list(settings_at(Place()).registries)
     routes = read_routes(target, path, asked)
-    return NodeReport(path, target, frozenset(caches), routes, frozenset(registries))
+    return NodeReport(path, target, frozenset(caches), routes, frozenset(required))

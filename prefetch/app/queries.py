@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from prefetch.app.requests import Place
-from prefetch.app.runtime import Runtime, open_runtime, settings_at
+from prefetch.app.runtime import Runtime, open_runtime, settings_for
 from prefetch.app.signals import run
 from prefetch.errors import NotFound, PrefetchError, Unauthorized, UsageError
 from prefetch.events import Emit, Stream
@@ -93,7 +93,8 @@ def _with(place: Place, work: Callable[[Runtime], Awaitable[T]], emit: Emit | No
     """Do `work` with everything open; without `emit` nobody listens."""
 
     async def opened() -> T:
-        async with open_runtime(settings_at(place), place, emit or Stream().emit) as runtime:
+        settings = await settings_for(place)
+        async with open_runtime(settings, place, emit or Stream().emit) as runtime:
             return await work(runtime)
 
     result, _ = run(lambda _: opened())

@@ -19,12 +19,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRequest:
-    """Which cluster, and what of it: no namespaces means all."""
+    """Which cluster, and what of it: no namespaces means all. None: what the configuration says."""
 
     kubeconfig: Path | None = None
     context: str | None = None
     namespaces: tuple[str, ...] = ()
     selector: str = ""
+    use_pull_secrets: bool | None = None
+    running_digests: bool | None = None
+    node_images: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

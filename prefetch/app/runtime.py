@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prefetch.app.offloop import off_loop
 from prefetch.app.requests import Place
 from prefetch.clock import Clock, SystemClock
 from prefetch.config.load import load
@@ -34,6 +35,7 @@ class Runtime:
     state: State
     store: FilesystemStore
     ledger: Ledger
+    keychain: Keychain
     upstreams: Upstreams
     emit: Emit
 
@@ -43,12 +45,28 @@ class Runtime:
         return self.settings.data_dir
 
 
+async def settings_for(place: Place) -> Settings:
+    """`settings_at`, for a file that may be a pipe. Raises ConfigError."""
+    return await off_loop(lambda: settings_at(place))
+
+
 def settings_at(place: Place) -> Settings:
     """The configuration, with what the command line puts over it. Raises ConfigError."""
     settings = load(place.config, os.environ)
     if place.data_dir is not None:
         settings = replace(settings, data_dir=place.data_dir)
     return settings
+
+
+@asynccontextmanager
+async def open_state(settings: Settings) -> AsyncIterator[State]:
+    """The state alone, made where there is none. Raises StateError."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    state = await State.open(settings.database_url, data_dir=settings.data_dir, clock=SystemClock())
+    try:
+        yield state
+    finally:
+        await state.close()
 
 
 @asynccontextmanager
@@ -69,7 +87,7 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
         stack.push_async_callback(ledger.close)
         keychain = Keychain(settings.accounts, environ=os.environ)
 
-        def settings_for(registry: str) -> RegistrySettings:
+        def settings_of(registry: str) -> RegistrySettings:
             found = settings.registry(registry)
             return found if reserve is None else replace(found, reserve=reserve)
 
@@ -78,9 +96,9 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
                 registry, login, ledger=ledger, data_dir=data_dir, clock=clock, emit=emit
             )
 
-        upstreams = Upstreams(settings_for, keychain, connect)
+        upstreams = Upstreams(settings_of, keychain, connect)
         stack.push_async_callback(upstreams.close)
-        yield Runtime(settings, clock, state, store, ledger, upstreams, emit)
+        yield Runtime(settings, clock, state, store, ledger, keychain, upstreams, emit)
 
 
 def _reserve(text: str | None) -> Reserve | None:

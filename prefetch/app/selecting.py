@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from prefetch.app.offloop import off_loop
 from prefetch.app.requests import ClusterRequest, SourceRequest
-from prefetch.app.runtime import Runtime, settings_at
-from prefetch.config.settings import Settings
+from prefetch.app.runtime import Runtime, settings_for
+from prefetch.config.settings import Settings, SourceSpec
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit, Remark
 from prefetch.oci.platform import PlatformSet
@@ -23,7 +25,7 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 
     Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
     """
-    settings = settings_at(request.place)
+    settings = await settings_for(request.place)
     platforms = platforms_of(request, settings)
     parsed = await _read(request, settings)
     for note in parsed.notes:
@@ -34,12 +36,11 @@ async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, Platfo
 async def _read(request: SourceRequest, settings: Settings) -> Parsed:
     parsed = Parsed()
     for source in request.sources:
-        parsed.extend(load(source, sys.stdin.buffer))
+        parsed.extend(await _load(source, settings))
     parsed.extend(images_from_args(request.images))
     if request.cluster is not None:
-        parsed.extend(
-            await read_cluster_of(request.cluster, "nodes" if not request.platforms else None)
-        )
+        platforms: Literal["nodes"] | None = None if request.platforms else "nodes"
+        parsed.extend(await read_cluster_of(request.cluster, settings, platforms))
     if request.sources or request.images or request.cluster is not None:
         return parsed
     if not settings.sources:
@@ -48,19 +49,37 @@ async def _read(request: SourceRequest, settings: Settings) -> Parsed:
             "configuration",
             hint="prefetch sync --help shows examples",
         )
-    for spec in settings.sources:
+    return await read_specs(settings.sources, settings, by_nodes=not request.platforms)
+
+
+async def read_specs(
+    specs: Iterable[SourceSpec], settings: Settings, *, by_nodes: bool = True
+) -> Parsed:
+    """Sources of the configuration; without `by_nodes` the run's platforms go before a cluster's.
+
+    Raises UsageError, and NetworkError for a cluster that does not answer.
+    """
+    parsed = Parsed()
+    for spec in specs:
         if isinstance(spec, Path):
-            parsed.extend(load(spec, sys.stdin.buffer))
+            parsed.extend(await _load(spec, settings))
         else:
             wanted = ClusterRequest(namespaces=spec.namespaces, selector=spec.selector)
-            parsed.extend(
-                await read_cluster_of(wanted, None if request.platforms else spec.platforms)
-            )
+            platforms = spec.platforms if by_nodes else None
+            parsed.extend(await read_cluster_of(wanted, settings, platforms))
     return parsed
 
 
+async def _load(source: str | Path, settings: Settings) -> Parsed:
+    """A pipe may never end, and what comes out of it may take long to parse."""
+    # Not sys.stdin: a thread that waits for it would hold a lock that the interpreter's end needs.
+    return await off_loop(lambda: load(source, lambda: io.FileIO(0, closefd=False), settings.kinds))
+
+
 async def read_cluster_of(
-    request: ClusterRequest, platforms: PlatformSet | Literal["nodes"] | None
+    request: ClusterRequest,
+    settings: Settings,
+    platforms: PlatformSet | Literal["nodes"] | None = "nodes",
 ) -> Parsed:
     """What a cluster runs; `platforms` None: those that the run asks for.
 
@@ -69,13 +88,29 @@ async def read_cluster_of(
     from prefetch.sources.cluster import ClusterQuery, read_cluster
     from prefetch.sources.kubeapi import Connection
 
-    connection = Connection(request.kubeconfig, request.context)
-    query = ClusterQuery(connection, request.namespaces, request.selector, platforms)
+    def chosen(name: str) -> bool:
+        asked: bool | None = getattr(request, name)
+        return bool(getattr(settings.cluster, name)) if asked is None else asked
+
+    query = ClusterQuery(
+        Connection(request.kubeconfig, request.context),
+        request.namespaces,
+        request.selector,
+        platforms,
+        settings.kinds,
+        running_digests=chosen("running_digests"),
+        node_images=chosen("node_images"),
+        use_pull_secrets=chosen("use_pull_secrets"),
+    )
     return await read_cluster(query)
 
 
 async def select(parsed: Parsed, runtime: Runtime, default: PlatformSet) -> Selection:
-    """The references that the sources name, tag patterns expanded by asking the registries."""
+    """The references that the sources name, tag patterns expanded by asking the registries.
+
+    From now on these are shown what the sources bring for them.
+    """
+    runtime.keychain.give(parsed.logins)
 
     async def tags(repository: Repository) -> list[str]:
         client = await runtime.upstreams.client_for(repository)

@@ -13,6 +13,7 @@ from prefetch.app.listening import listen
 from prefetch.app.registry import open_service
 from prefetch.app.requests import Place
 from prefetch.app.runtime import open_runtime, settings_at
+from prefetch.app.schedule import ScheduleRequest, check_schedule, keep_schedule
 from prefetch.app.workers import raise_file_limit, supervise
 from prefetch.clock import SystemClock
 from prefetch.config.settings import Settings
@@ -55,15 +56,20 @@ def run_serve(request: ServeRequest) -> int:
     where = settings.serve.listen
     listeners = listen(where.host, where.port, settings.serve.workers)
     log = _announce(settings, request, listeners[0])
-    if len(listeners) == 1:
+    # A sync's work would hold up answers: it is done in a process of its own.
+    scheduler = len(listeners) if settings.schedule else None
+    if len(listeners) == 1 and scheduler is None:
         return _work(settings, request, listeners[0], None)
     with shared_directory() as directory:
 
         def work(index: int) -> int:
+            own = None if index == scheduler else listeners[index]
             for each in listeners:
-                if each is not listeners[index]:
+                if each is not own:
                     each.close()
-            return _work(settings, request, listeners[index], Share(directory, index))
+            if own is None:
+                return _schedule(settings, request)
+            return _work(settings, request, own, Share(directory, index))
 
         def stopping() -> None:
             # What was not accepted by now goes elsewhere, instead of waiting in vain.
@@ -71,8 +77,9 @@ def run_serve(request: ServeRequest) -> int:
                 each.close()
 
         return supervise(
-            len(listeners),
+            len(listeners) + (scheduler is not None),
             work,
+            roles={} if scheduler is None else {scheduler: "scheduler"},
             drain=settings.serve.drain,
             tell=log.info,
             died=lambda index: forget(Share(directory, index)),
@@ -110,6 +117,7 @@ def _check(settings: Settings, request: ServeRequest) -> None:
             if settings.serve.tls is not None:
                 ReloadingContext(settings.serve.tls, clock=SystemClock(), warn=_unheard)
 
+    check_schedule(settings)
     asyncio.run(opened())
 
 
@@ -125,6 +133,12 @@ def _announce(settings: Settings, request: ServeRequest, listener: socket.socket
     )
     log.info(f"listening on {scheme}://{Listen(host, port)}", workers=settings.serve.workers)
     return log
+
+
+def _schedule(settings: Settings, request: ServeRequest) -> int:
+    """The scheduler process, from its start to its end; returns its exit status."""
+    asked = ScheduleRequest(request.place, request.log_level, request.log_format)
+    return keep_schedule(settings, asked)
 
 
 def _work(

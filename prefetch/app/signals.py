@@ -25,6 +25,13 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._caught, number)
 
+    def settle(self) -> bool:
+        """Whether a signal has come; from here on one is only remembered, since what is left to do
+        is short.
+        """
+        self._task = None
+        return self.signal is not None
+
     def _caught(self, number: int) -> None:
         if self.signal is not None:
             os._exit(128 + number)
@@ -53,9 +60,11 @@ def run(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> tuple[T, int 
         raise SystemExit(128 + (interruption.signal or signal.SIGTERM)) from None
     except BaseExceptionGroup as group:
         # Tasks fail in groups; people are told the first cause.
-        raise _first(group) from group
+        raise first_cause(group) from group
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def first_cause(error: BaseException) -> BaseException:
+    """The error itself, or of a group the first one that is none."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,8 @@ from prefetch.app.selecting import read_all, select
 from prefetch.app.signals import Interruption, run
 from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
+from prefetch.oci.platform import PlatformSet
+from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
 from prefetch.sync.admission import Admission, Patience, price_to_hold
 from prefetch.sync.catalog import Catalog
@@ -64,40 +66,71 @@ def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
 
 
 async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
+    try:
+        return await _synced(request, emit, interruption)
+    except asyncio.CancelledError:
+        if interruption.signal is None:
+            raise
+        return SyncReport.of_nothing()
+
+
+async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
-        started = clock.monotonic()
+        deadline = None if request.timeout is None else clock.monotonic() + request.timeout
         run_id = await runtime.state.runs.start("sync", clock.now())
-        job = Run()
-        errors = parsed.errors
-        try:
-            selection = await select(parsed, runtime, platforms)
-            errors = selection.errors
-            job.wanted = selection.wanted
-            emit(RunStarted(run_id, len(job.wanted)))
-            parts = parts_of(runtime)
-            await parts.visibilities.load()
-            engine = engine_of(runtime, parts)
-            deadline = None if request.timeout is None else started + request.timeout
-            await engine.run(job, Patience(request.wait, deadline))
-        except asyncio.CancelledError:
-            if interruption.signal is None:
-                raise
-        report = SyncReport(
-            run_id=run_id,
-            results=job.ordered(),
-            errors=errors,
-            budgets=await _budgets(runtime),
-            requests=sum(client.requests for client in runtime.upstreams.opened()),
-            seconds=clock.monotonic() - started,
-            interrupted=interruption.signal is not None,
-        )
-        await _remember(runtime, report)
-        private = sum(result.visibility == "private" for result in job.results.values())
-        warn_of_private(settings, private, emit)
-        emit(RunFinished(run_id, report.outcome))
-        return report
+        job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
+        return await sync_all(runtime, job, interruption.settle)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that has begun: its id, what the sources name, for which platforms where they do not
+    say, and whether it waits for budget."""
+
+    run_id: str
+    parsed: Parsed
+    platforms: PlatformSet
+    patience: Patience
+
+
+async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> SyncReport:
+    """Do a run and keep what became of it.
+
+    Cancelled while `interrupted()`, it ends in order, and returns. Raises StateError and
+    StoreError, perhaps in a group.
+    """
+    clock, emit = runtime.clock, runtime.emit
+    started = clock.monotonic()
+    work = Run()
+    errors = job.parsed.errors
+    try:
+        selection = await select(job.parsed, runtime, job.platforms)
+        errors = selection.errors
+        work.wanted = selection.wanted
+        emit(RunStarted(job.run_id, len(work.wanted)))
+        parts = parts_of(runtime)
+        await parts.visibilities.load()
+        await engine_of(runtime, parts).run(work, job.patience)
+    except asyncio.CancelledError:
+        if not interrupted():
+            raise
+    cut_short = interrupted()
+    report = SyncReport(
+        run_id=job.run_id,
+        results=work.ordered(),
+        errors=errors,
+        budgets=await _budgets(runtime),
+        requests=sum(client.requests for client in runtime.upstreams.opened()),
+        seconds=clock.monotonic() - started,
+        interrupted=cut_short,
+    )
+    await _remember(runtime, job.run_id, report)
+    private = sum(result.visibility == "private" for result in work.results.values())
+    warn_of_private(runtime.settings, private, emit)
+    emit(RunFinished(job.run_id, report.outcome))
+    return report
 
 
 def engine_of(runtime: Runtime, parts: Parts) -> Engine:
@@ -133,19 +166,19 @@ def warn_of_private(settings: Settings, private: int, emit: Emit) -> None:
         )
 
 
-async def _remember(runtime: Runtime, report: SyncReport) -> None:
+async def _remember(runtime: Runtime, run_id: str, report: SyncReport) -> None:
     """Keep the history, and `index.json` where it may have changed."""
     runs = runtime.state.runs
-    await runs.record(report.run_id, [run_image_record(result) for result in report.results])
+    await runs.record(run_id, [run_image_record(result) for result in report.results])
     await runs.finish(
-        report.run_id,
+        run_id,
         report.outcome,
         runtime.clock.now(),
         images=len(report.results),
         pulls=sum(result.pulls for result in report.results),
         bytes_fetched=sum(result.bytes_fetched for result in report.results),
     )
-    previous = [other for other in await runs.list(2) if other.id != report.run_id]
+    previous = [other for other in await runs.list(2) if other.id != run_id]
     # A run without an outcome was killed (or goes on): what it did is not in the index yet.
     settled = all(other.outcome is not None for other in previous) and bool(previous)
     if not settled or report.count(Outcome.SYNCED):

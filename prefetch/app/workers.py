@@ -20,10 +20,10 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final, NoReturn, Protocol
 
 from prefetch.clock import Clock, SystemClock
@@ -33,6 +33,7 @@ EXIT_CONFIGURATION: Final = 2
 _EXIT_INTERNAL: Final = 70  # EX_SOFTWARE
 
 _FILES = 65536
+_WORKER: Final = "worker"
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_STOPPING, signal.SIGHUP, signal.SIGCHLD)
@@ -75,6 +76,7 @@ def supervise(
     tell: Tell = _silent,
     died: Callable[[int], object] = lambda _: None,
     stopping: Callable[[], object] = lambda: None,
+    roles: Mapping[int, str] = MappingProxyType({}),
     clock: Clock | None = None,
 ) -> int:
     """Run `work(0)` to `work(count - 1)`, each in a process of its own, until told to stop.
@@ -84,7 +86,8 @@ def supervise(
     died is started again, after a pause that grows from 0.1 to 5 s while it dies within 5 s; one
     that exits with 2 ends them all. Told to stop, workers have `drain` + 5 seconds, then they are
     killed. `tell` hears what happens, `died` the index of each worker that has ended, `stopping`
-    that all are to end now.
+    that all are to end now. `roles` names what does something else than the workers do: they can do
+    without it, and whatever it exits with, it is started again.
 
     Returns 0 when all have ended as told, 1 when one had to be killed for it, 2 for a worker's 2,
     130 or 143 after a second signal.
@@ -92,7 +95,8 @@ def supervise(
     sys.stdout.flush()
     sys.stderr.flush()
     with _signals_held() as ordinary:
-        fleet = _Fleet(count, work, ordinary, drain=drain, clock=clock or SystemClock())
+        slots = [_Slot(index, roles.get(index, _WORKER)) for index in range(count)]
+        fleet = _Fleet(slots, work, ordinary, drain=drain, clock=clock or SystemClock())
         return fleet.run(tell, died, stopping)
 
 
@@ -125,6 +129,7 @@ class _Slot:
     """A worker's place. `pid` is None between a death and the next start, which is at `due`."""
 
     index: int
+    role: str = _WORKER
     pid: int | None = None
     started: float = 0.0
     due: float = 0.0
@@ -136,14 +141,14 @@ class _Fleet:
 
     def __init__(
         self,
-        count: int,
+        slots: list[_Slot],
         work: Callable[[int], int],
         ordinary: _Ordinary,
         *,
         drain: float,
         clock: Clock,
     ) -> None:
-        self._slots = [_Slot(index) for index in range(count)]
+        self._slots = slots
         self._work = work
         self._ordinary = ordinary
         self._drain = drain
@@ -234,13 +239,14 @@ class _Fleet:
     def _ended(self, slot: _Slot, code: int) -> None:
         slot.pid = None
         self._died(slot.index)
-        if code == EXIT_CONFIGURATION and not self._stopping:
+        worker = slot.index if slot.role == _WORKER else None
+        if code == EXIT_CONFIGURATION and slot.role == _WORKER and not self._stopping:
             self._stop(signal.SIGTERM, EXIT_CONFIGURATION)
         elif not self._stopping:
             self._postpone(slot)
-            self._tell("worker died", worker=slot.index, status=code, restart_in=slot.pause)
+            self._tell(f"{slot.role} died", worker=worker, status=code, restart_in=slot.pause)
         elif code not in _STOPPED and self._deadline is not None:
-            self._tell("worker failed while it stopped", worker=slot.index, status=code)
+            self._tell(f"{slot.role} failed while it stopped", worker=worker, status=code)
 
     def _postpone(self, slot: _Slot) -> None:
         """When to start it again: at once, unless it has just been started."""
@@ -264,7 +270,7 @@ class _Fleet:
         except OSError as error:
             self._postpone(slot)
             reason = os.strerror(error.errno or errno.EAGAIN)
-            self._tell("cannot start a worker", reason=reason, again_in=slot.pause)
+            self._tell(f"cannot start a {slot.role}", reason=reason, again_in=slot.pause)
             return
         if pid == 0:
             self._be_worker(slot.index, parent)

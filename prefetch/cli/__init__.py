@@ -16,6 +16,7 @@ _COMMANDS = {
     "runs": "prefetch.cli.runs:runs",
     "check": "prefetch.cli.check:check",
     "serve": "prefetch.cli.serve:serve",
+    "schedule": "prefetch.cli.schedule:schedule",
     "freeze": "prefetch.cli.freeze:freeze",
     "thaw": "prefetch.cli.freeze:thaw",
     "probe": "prefetch.cli.probe:probe",

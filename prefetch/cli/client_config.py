@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prefetch.cli.options import Globals, command_options, option, output_option
+from prefetch.cli.options import FilePath, Globals, command_options, option, output_option
 
 if TYPE_CHECKING:
     from prefetch.app.clientconfig import ClientConfigResult
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = FilePath(dir_okay=False, path_type=Path)
 
 
 def _no_password(_: click.Context, __: click.Parameter, value: str | None) -> None:
@@ -109,13 +109,13 @@ def _complete(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
 )
 @option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write the files below DIR, at the paths that they have on a node.",
 )
 @option(
     "--merge",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FilePath(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Add to FILE, and keep what else is in it; --force writes it back.",
 )

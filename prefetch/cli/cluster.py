@@ -28,22 +28,26 @@ def cluster_images(common: Globals, *, output: str, **options: Any) -> None:
     """List the images that a cluster runs, the most wanted first.
 
     Those of pods, and of workloads that have none now (no replicas, a CronJob
-    between its runs). -o name prints what `prefetch sync -` reads. Reading is all
+    between its runs); if asked for, what pods run now by digest, and what nodes
+    hold and no pod names. -o name prints what `prefetch sync -` reads. Reading is all
     that is done; what may not be read is named, and the rest is used.
 
     \b
     Examples:
       prefetch cluster images
       prefetch cluster images --context production --namespace shop -o json
+      prefetch cluster images --node-images
       prefetch cluster images -o name > images.txt
     """
     from prefetch.app.cluster import run_cluster_images
+    from prefetch.cli.progress import progress
     from prefetch.cli.report import print_json, print_source_errors
-    from prefetch.cli.request import cluster_request
+    from prefetch.cli.request import cluster_request, place
     from prefetch.cli.text import plural, table
     from prefetch.sources.selector import platforms_words
 
-    report = run_cluster_images(cluster_request(options))
+    with progress(common, json=output != "text") as listener:
+        report = run_cluster_images(place(common), cluster_request(options), listener)
     if output == "json":
         print_json(report.document())
     elif output == "name":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -36,6 +37,13 @@ class CommandGroup(click.Group):
         module, attribute = self._commands_at[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; Ctrl+C where no run watches for it has the signal's status, too."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and exit with the status that the contract gives to what happened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,40 +13,66 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from prefetch.errors import UsageError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Kubernetes gives every pod variables of each service: PREFETCH_PORT=tcp://10.0.0.7:5000.
 _SERVICE_VARIABLE = re.compile(r"(tcp|udp|sctp)://")
 
+# What click takes for true, and for false.
+_OPPOSITE = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), "0"),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), "1"),
+}
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
+class FilePath(click.Path):
+    """A path; an empty one, which would be the current directory, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does."""
+        if value == "":
+            name = param.opts[0] if param is not None and param.opts else "path"
+            raise UsageError(f"{name}: an empty path names nothing")
+        return super().convert(value, param, ctx)
+
+
 class Option(click.Option):
-    """An option that is also read from PREFETCH_COMMAND_OPTION, then PREFETCH_OPTION."""
+    """An option that is also read from PREFETCH_COMMAND_OPTION, then PREFETCH_OPTION.
+
+    One that has an opposite (`--no-fallback`) is read from that one's variables, too.
+    """
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The environment's value; what Kubernetes put there for a service is no value."""
-        for name in self.variables(ctx):
-            value = os.environ.get(name)
-            if value and not _SERVICE_VARIABLE.match(value):
-                return value
+        opposites = self._named(ctx, self.secondary_opts) if self.secondary_opts else ()
+        for names in itertools.zip_longest(self.variables(ctx), opposites):
+            for name, turned in zip(names, (False, True), strict=True):
+                value = os.environ.get(name or "")
+                if value and not _SERVICE_VARIABLE.match(value):
+                    return _OPPOSITE.get(value.lower(), value) if turned else value
         return None
 
     def variables(self, ctx: click.Context) -> Sequence[str]:
         """The variables' names, the command's own first."""
-        long = next((name for name in self.opts if name.startswith("--")), self.name or "")
+        return self._named(ctx, self.opts)
+
+    def _named(self, ctx: click.Context, opts: Sequence[str]) -> Sequence[str]:
+        long = next((name for name in opts if name.startswith("--")), self.name or "")
         option = long.lstrip("-").upper().replace("-", "_")
-        command = "_".join(_words(ctx)).upper().replace("-", "_")
+        words: list[str] = []
+        while ctx.parent is not None:  # the program itself may be `python -m prefetch`
+            words.insert(0, ctx.info_name or "")
+            ctx = ctx.parent
+        command = "_".join(words).upper().replace("-", "_")
         return (
             [f"PREFETCH_{command}_{option}", f"PREFETCH_{option}"]
             if command
             else [f"PREFETCH_{option}"]
         )
-
-
-def _words(ctx: click.Context) -> list[str]:
-    """The command's own words, whatever the program was started as."""
-    return [] if ctx.parent is None else [*_words(ctx.parent), ctx.info_name or ""]
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -71,12 +98,19 @@ class Globals:
             return self.log_level
         return ("warning", "info", "debug")[min(self.verbose, 2)]
 
+    @property
+    def server_level(self) -> str:
+        """The same for what runs until it is stopped: `info`, unless told otherwise."""
+        if self.log_level or self.verbose:
+            return self.level
+        return "warning" if self.quiet else "info"
+
 
 _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
         ("--config",),
         {
-            "type": click.Path(path_type=Path),
+            "type": FilePath(path_type=Path),
             "metavar": "FILE",
             "help": "Configuration; else ./prefetch.yaml, the user's or /etc/prefetch/'s.",
         },
@@ -84,7 +118,7 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
         ("--data-dir",),
         {
-            "type": click.Path(file_okay=False, path_type=Path),
+            "type": FilePath(file_okay=False, path_type=Path),
             "metavar": "DIR",
             "help": "Where the cache and its state live.",
         },
@@ -183,7 +217,7 @@ def cluster_options(function: F) -> F:
         (
             option(
                 "--kubeconfig",
-                type=click.Path(dir_okay=False, path_type=Path),
+                type=FilePath(dir_okay=False, path_type=Path),
                 metavar="FILE",
                 help="How to reach it. [default: the pod's own, $KUBECONFIG, ~/.kube/config]",
             ),
@@ -196,6 +230,21 @@ def cluster_options(function: F) -> F:
                 help="Only this namespace; repeatable. [default: all]",
             ),
             option("--selector", default="", metavar="LABELS", help="Only what has these labels."),
+            option(
+                "--running-digests/--no-running-digests",
+                default=None,
+                help="What pods run now by digest, too.",
+            ),
+            option(
+                "--node-images/--no-node-images",
+                default=None,
+                help="What nodes hold and no pod names, too.",
+            ),
+            option(
+                "--use-pull-secrets/--no-use-pull-secrets",
+                default=None,
+                help="Show registries what the pods show them, for the pods' own repositories.",
+            ),
         )
     ):
         function = decorate(function)
@@ -212,7 +261,7 @@ def source_options(function: F) -> F:
     return image_options(reserve(function))
 
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = FilePath(dir_okay=False, path_type=Path)
 
 
 def cache_options(function: F) -> F:

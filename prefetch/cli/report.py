@@ -20,6 +20,7 @@ _MARKS = {
     Outcome.UNCHANGED: ("unchanged", None),
     Outcome.DEFERRED: ("deferred", "yellow"),
     Outcome.FAILED: ("failed", "red"),
+    Outcome.ABSENT: ("absent", "yellow"),
 }
 
 
@@ -34,7 +35,7 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
         print_json(report.document())
         print_source_errors(report.errors)
         return
-    shown = _TROUBLE if quiet else (*_TROUBLE, Outcome.SYNCED)
+    shown = _TROUBLE if quiet else (*_TROUBLE, Outcome.SYNCED, Outcome.ABSENT)
     for result in report.results:
         if result.outcome in shown or verbose:
             _print_result(result)

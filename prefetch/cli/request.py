@@ -12,7 +12,10 @@ from prefetch.errors import UsageError
 if TYPE_CHECKING:
     from prefetch.app.cacheserver import CacheOptions
 
-_CLUSTER_OPTIONS = ("kubeconfig", "context", "namespaces", "selector")
+_CLUSTER_OPTIONS = (
+    *("kubeconfig", "context", "namespaces", "selector"),
+    *("use_pull_secrets", "running_digests", "node_images"),
+)
 _IMAGE_OPTIONS = ("sources", "images", "platforms", "cluster", *_CLUSTER_OPTIONS)
 
 
@@ -27,8 +30,10 @@ def source_request(
     """Which images, for which platforms, from the values of `image_options`; takes them out."""
     named = {name: images.pop(name) for name in _IMAGE_OPTIONS}
     cluster = cluster_request(named) if named["cluster"] else None
-    if cluster is None and any(named[name] for name in _CLUSTER_OPTIONS):
-        raise UsageError("--kubeconfig, --context, --namespace and --selector go with --cluster")
+    stray = [] if cluster else [name for name in _CLUSTER_OPTIONS if named[name]]
+    if stray:
+        option = stray[0].replace("_", "-").removesuffix("s" if stray[0] == "namespaces" else "")
+        raise UsageError(f"--{option} goes with --cluster")
     return SourceRequest(
         place(common, reserve), named["sources"], named["images"], named["platforms"], cluster
     )
@@ -36,9 +41,7 @@ def source_request(
 
 def cluster_request(options: Mapping[str, Any]) -> ClusterRequest:
     """Which cluster, from the values of `cluster_options`."""
-    return ClusterRequest(
-        options["kubeconfig"], options["context"], options["namespaces"], options["selector"]
-    )
+    return ClusterRequest(**{name: options[name] for name in _CLUSTER_OPTIONS})
 
 
 def cache_of(url: str, options: Mapping[str, Any]) -> CacheOptions:

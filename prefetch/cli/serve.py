@@ -65,15 +65,12 @@ def serve(
     from prefetch.app.serve import ServeRequest, run_serve
     from prefetch.cli.request import place
 
-    level = "warning" if common.quiet else "info"
-    if common.log_level or common.verbose:
-        level = common.level
     tls = None if tls_cert_file is None or tls_key_file is None else (tls_cert_file, tls_key_file)
     request = ServeRequest(
         place(common),
         listen,
         workers,
-        level,
+        common.server_level,
         common.log_format,
         tls=tls,
         no_schedule=no_schedule,

@@ -10,17 +10,22 @@ from typing import Any, Literal, TypeAlias
 import yaml
 
 from prefetch.errors import UsageError
+from prefetch.regular import open_regular
 
 Format: TypeAlias = Literal["yaml", "json", "toml", "hcl", "pem"]
 
-_MAX_BYTES = 4 << 20
+_MAX_BYTES = 1 << 20
+_MAX_NODES = 200_000
 _WIDTH = 10_000  # no line is broken: people search for what they know
 
 
-def read_text(path: Path) -> str:
-    """A small text file of this machine, UTF-8. Raises UsageError."""
+def read_text(path: Path, *, pipes: bool = False) -> str:
+    """A small text file of this machine, UTF-8; with `pipes` also what a process writes.
+
+    Raises UsageError.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if pipes else open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise UsageError(f"{path}: larger than {_MAX_BYTES >> 20} MiB")
@@ -29,6 +34,36 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: this is no text") from None
+
+
+def check_yaml(text: str, name: str) -> None:
+    """Refuse what stands in no node's file, and makes the parsers fail or grow without bound.
+
+    That is explicit tags, and aliases that stand for more and more. Raises UsageError, and
+    YAMLError.
+    """
+    counts = [0]
+    anchors: list[str | None] = []
+    sizes: dict[str, int] = {}
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if getattr(event, "tag", None) not in (None, "!"):
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            raise UsageError(f"{name}: a tag in line {line}, where no tags are read")
+        match event:
+            case yaml.CollectionStartEvent():
+                counts.append(1)
+                anchors.append(event.anchor)
+            case yaml.CollectionEndEvent():
+                size, anchor = counts.pop(), anchors.pop()
+                sizes[anchor or ""] = size
+                counts[-1] += size
+            case yaml.AliasEvent():
+                counts[-1] += sizes.get(event.anchor or "", 1)
+            case yaml.ScalarEvent():
+                sizes[event.anchor or ""] = 1
+                counts[-1] += 1
+        if counts[-1] > _MAX_NODES:
+            raise UsageError(f"{name}: more than {_MAX_NODES:,} entries, aliases counted")
 
 
 def is_text(text: str) -> bool:

@@ -13,11 +13,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import yaml
 
-from prefetch.clientconfig.files import ConfigFile, is_text
+from prefetch.clientconfig.files import ConfigFile, check_yaml, is_text
 from prefetch.errors import UsageError
 
 # In lists of these, what comes first is asked first.
@@ -25,6 +25,11 @@ _PREFERENCES = frozenset({"mirror"})
 _ITEM = re.compile(
     r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:\s*(?:#[^\n]*)?\n)*( *)- ", re.MULTILINE
 )
+# A [[registry]] without a prefix is for what its location names (containers-registries.conf(5)).
+_INSTEAD = {"prefix": "location"}
+# Numbers stay as they are written: in the tree, as text between these.
+_MARK = "\ue000"
+_NUMBER = re.compile(r'"(?:\ue000|\\ue000)(-?[0-9][-+0-9.eE]*)(?:\ue000|\\ue000)"')
 _NULLS = frozenset({"~", "null", "Null", "NULL", ""})
 _TYPES = frozenset({"int", "float", "bool", "null", "timestamp"})
 _QUOTED = re.compile("[\"']")
@@ -180,7 +185,9 @@ def _plain(node: Any) -> Any:
 
 
 def _named(entry: object, identity: str) -> object:
-    return entry.get(identity) if isinstance(entry, Mapping) else None
+    if not isinstance(entry, Mapping):
+        return None
+    return entry.get(identity) or entry.get(_INSTEAD.get(identity, identity))
 
 
 class _Text(Protocol):
@@ -202,15 +209,22 @@ class _Text(Protocol):
 class _Json(_Text):
     def __init__(self, name: str, text: str) -> None:
         try:
-            found = json.loads(text, object_pairs_hook=_unique)
+            found = json.loads(
+                text,
+                object_pairs_hook=_unique,
+                parse_int=_as_text,
+                parse_float=_as_text,
+                parse_constant=_no_number,
+            )
             self.tree = _mapping(found, name)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}: not valid JSON: {_line(error)}") from None
 
     def dumped(self) -> str:
-        text = json.dumps(self.tree, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.tree, indent=2, ensure_ascii=False)
         # Half a surrogate pair is legal in JSON, and nothing that a file can hold.
-        return text if is_text(text) else json.dumps(self.tree, indent=2) + "\n"
+        text = text if is_text(text) else json.dumps(self.tree, indent=2)
+        return _NUMBER.sub(r"\1", text) + "\n"
 
     def values(self, text: str) -> MutableMapping[str, Any]:
         return cast("MutableMapping[str, Any]", json.loads(text, parse_float=str, parse_int=str))
@@ -229,6 +243,7 @@ class _Yaml(_Text):
         offset = 0 if lists is not None and len(lists[2]) <= len(lists[1]) else 2
         self._yaml.indent(mapping=2, sequence=2 + offset, offset=offset)
         try:
+            check_yaml(text, name)
             if _contains_itself(text):
                 raise UsageError(f"{name}: an alias stands within what it stands for")
             found = self._yaml.load(text)
@@ -295,6 +310,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key stands twice")
     return found
+
+
+def _as_text(number: str) -> str:
+    return f"{_MARK}{number}{_MARK}"
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from prefetch.clientconfig.files import read_text
+from prefetch.clientconfig.files import check_yaml, read_text
 from prefetch.clientconfig.hosts import directory_of
 from prefetch.clientconfig.routes import Place, Route
 from prefetch.errors import UsageError
@@ -51,7 +51,7 @@ def _rancher(path: Path, registries: Sequence[str]) -> list[Route]:
     routes = []
     for registry in registries:
         mirror = mirrors.get(registry, mirrors.get("*"))
-        places = tuple(Place.parse(url) for url in (mirror or {}).get("endpoint") or [])
+        places = tuple(Place.parse(url) for url in _texts(mirror or {}, "endpoint"))
         itself = not (off and mirror is not None and registry not in configs)
         note = ""
         if off and mirror is not None and itself:
@@ -77,23 +77,21 @@ def _hosts_of(path: Path, registry: str) -> Route:
     hosts = _table(tree, "host")
     server = tree.get("server")
     places = tuple(Place.parse(url) for url in hosts)
-    partial = [url for url, host in hosts.items() if not _pulls_all(host)]
+    partial = [str(Place.parse(url)) for url, host in hosts.items() if not _pulls_all(host)]
     note = f"{', '.join(partial)}: not for all pulls (capabilities)" if partial else ""
     if server is not None:
-        last = Place.parse(str(server))
+        last = Place.parse(server)
         return _route(registry, (*places, last), itself=False, note=note)
     return _route(registry, places, itself=True, note=note)
 
 
 def _pulls_all(host: Mapping[str, Any]) -> bool:
-    return {"pull", "resolve"} <= set(host.get("capabilities", ("pull", "resolve")))
+    return "capabilities" not in host or {"pull", "resolve"} <= set(_texts(host, "capabilities"))
 
 
 def _docker(path: Path, registries: Sequence[str]) -> list[Route]:
     tree = _json(path)
-    mirrors = tuple(
-        Place.parse(url, namespaced=False) for url in tree.get("registry-mirrors") or []
-    )
+    mirrors = tuple(Place.parse(url, namespaced=False) for url in _texts(tree, "registry-mirrors"))
     certs = path.parent / "certs.d"
     routes = []
     for registry in registries:
@@ -146,7 +144,7 @@ def _buildkit(path: Path, registries: Sequence[str]) -> list[Route]:
     return [
         Route(
             registry,
-            tuple(Place.parse(m) for m in tables.get(registry, {}).get("mirrors", [])),
+            tuple(Place.parse(m) for m in _texts(tables.get(registry, {}), "mirrors")),
         )
         for registry in registries
     ]
@@ -160,7 +158,7 @@ def _talos(path: Path, registries: Sequence[str]) -> list[Route]:
             found[document["name"]] = _talos_route(document["name"], urls, document)
         mirrors = _table(_table(_table(document, "machine"), "registries"), "mirrors")
         for registry, mirror in mirrors.items():
-            found[registry] = _talos_route(registry, mirror.get("endpoints") or [], mirror)
+            found[registry] = _talos_route(registry, _texts(mirror, "endpoints"), mirror)
     default = found.get("*")
     return [
         found.get(name) or (Route(name, default.places, default.itself) if default else Route(name))
@@ -197,7 +195,9 @@ def _route(registry: str, places: tuple[Place, ...], *, itself: bool, note: str 
 
 def _documents(path: Path) -> list[Mapping[str, Any]]:
     try:
-        found = [each for each in yaml.safe_load_all(read_text(path)) if each is not None]
+        text = read_text(path)
+        check_yaml(text, str(path))
+        found = [each for each in yaml.safe_load_all(text) if each is not None]
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UsageError(f"{path}: not valid YAML") from None
     if not all(isinstance(each, Mapping) for each in found):
@@ -232,6 +232,13 @@ def _json(path: Path) -> Mapping[str, Any]:
 def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = tree.get(key) or {}
     if not isinstance(found, Mapping):
+        raise TypeError(key)
+    return found
+
+
+def _texts(tree: Mapping[str, Any], key: str) -> Sequence[str]:
+    found = tree.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise TypeError(key)
     return found
 

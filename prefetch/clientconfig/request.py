@@ -52,9 +52,9 @@ def plan_of(
     plan = Plan(
         mirrors,
         fallback=wishes.fallback,
-        rewrites=tuple(_rewrite(text) for text in wishes.rewrites),
+        rewrites=_rewrites(wishes.rewrites),
     )
-    _check_fallback(plan)
+    _check_itself(plan)
     plan = replace(plan, tls=_tls(wishes, plan), logins=_logins(plan, login, auth_file))
     return replace(plan, registry_logins=_registry_logins(plan, auth_file))
 
@@ -70,10 +70,10 @@ def _mirrors(
             raise UsageError(
                 "--mirror: expected REGISTRY=URL, as in quay.io=https://mirror.example"
             )
-        registry = _registry(registry, "--mirror")
+        registry = registry_name(registry, "--mirror")
         found = parse_endpoint(url, f"--mirror {registry}", cache=False)
         named[registry] = (*named.get(registry, ()), found)
-    wanted = [_registry(name, "--registry") for name in wishes.registries]
+    wanted = [registry_name(name, "--registry") for name in wishes.registries]
     if not caches and not named:
         raise UsageError("where is the cache?", hint="give --cache-url https://cache.example:5000")
     for name in wanted:
@@ -90,7 +90,8 @@ def _mirrors(
     return tuple(Mirror(name, named.get(name) or caches) for name in names)
 
 
-def _registry(name: str, what: str) -> str:
+def registry_name(name: str, what: str) -> str:
+    """A registry's name as it is compared; `what` names the option. Raises UsageError."""
     if "@" in name or "/" in name:  # perhaps a URL with a password, which is not shown
         raise UsageError(f"{what}: expected a registry's name such as quay.io or localhost:5000")
     try:
@@ -100,14 +101,30 @@ def _registry(name: str, what: str) -> str:
     return name.lower()
 
 
-def _check_fallback(plan: Plan) -> None:
+def _check_itself(plan: Plan) -> None:
+    """A registry may be its own last mirror, where it is a fallback."""
     for mirror in plan.mirrors:
-        for endpoint in mirror.endpoints:
-            if endpoint.is_registry(mirror.registry) and not plan.fallback:
-                raise UsageError(
-                    f"--no-fallback: {endpoint.url} is {mirror.registry} itself",
-                    hint="leave that --mirror out",
-                )
+        own = [each for each in mirror.endpoints if each.is_registry(mirror.registry)]
+        if own and not plan.fallback:
+            raise UsageError(
+                f"--no-fallback: {own[0].url} is {mirror.registry} itself",
+                hint="leave that --mirror out",
+            )
+        if own and len(own) == len(mirror.endpoints):
+            raise UsageError(
+                f"--mirror {mirror.registry}: {own[0].url} is {mirror.registry} itself",
+                hint="give a mirror before it, or leave it out",
+            )
+
+
+def _rewrites(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for text in texts:
+        pattern, replacement = _rewrite(text)
+        if pattern in found:
+            raise UsageError(f"--rewrite: {pattern[:80]!a} is given twice")
+        found[pattern] = replacement
+    return tuple(found.items())
 
 
 def _rewrite(text: str) -> tuple[str, str]:
@@ -151,14 +168,22 @@ def _tls(wishes: Wishes, plan: Plan) -> dict[str, Tls]:
 
 
 def _of_hosts(wishes: Wishes) -> bool:
-    return any("=" in each for each in (*wishes.ca_files, *wishes.cert_files, *wishes.key_files))
+    return any(
+        _host_of(each)[0] for each in (*wishes.ca_files, *wishes.cert_files, *wishes.key_files)
+    )
+
+
+def _host_of(value: str) -> tuple[str, str]:
+    """`HOST=PATH` as a pair; for a path alone, which may have `=` in it, the host is empty."""
+    host, equals, path = value.partition("=")
+    return (host, path) if equals and "/" not in host else ("", value)
 
 
 def _by_host(values: Sequence[str], option: str, hosts: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in values:
-        host, equals, path = value.partition("=")
-        if not equals:
+        host, path = _host_of(value)
+        if value and not host and not value.startswith("="):
             found |= dict.fromkeys((each for each in hosts if each not in found), value)
         elif not _HOST.fullmatch(host) or not path:
             raise UsageError(f"{option}: expected PATH or HOST=PATH")

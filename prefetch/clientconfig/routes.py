@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from prefetch.clientconfig.endpoints import API
+
+_QUERY = re.compile("[?#]")
 
 Verdict: TypeAlias = Literal["cache", "fallback", "bypass"]
 """All through the cache; through it, and to the registry where it fails; past it."""
@@ -26,8 +29,9 @@ class Place:
 
     @classmethod
     def parse(cls, text: str, *, namespaced: bool = True) -> Place:
-        """`https://host/path` or `host/path`."""
-        host, _, path = text.rpartition("://")[2].partition("/")
+        """`https://host/path` or `host/path`; no user or query is kept, which may be secret."""
+        bare = _QUERY.split(text.rpartition("://")[2])[0]
+        host, _, path = bare.rpartition("@")[2].partition("/")
         return cls(host.lower(), path.strip("/"), namespaced)
 
     def asks_for(self, registry: str) -> bool:

@@ -82,6 +82,8 @@ def _settings(path: Path, content: Plain, environ: Mapping[str, str]) -> Setting
         registries={**defaults.registries, **built},
         accounts={name: account for name, account in accounts.items() if account is not None},
         sources=build_sources(model.sources, base),
+        cluster=model.cluster.build(),
+        kinds=tuple(entry.build() for entry in model.custom_resources),
         serve=model.serve.build(base),
         schedule=tuple(entry.build(base) for entry in model.schedule),
     )

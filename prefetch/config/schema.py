@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from prefetch.config import values
 from prefetch.config.settings import (
     ANY,
+    ClusterReading,
     ClusterSource,
     ScheduleEntry,
     SourceSpec,
@@ -37,6 +38,7 @@ from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
+from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import parse_platforms
 
 _SECRETS = frozenset({"password", "token", "secret", "identity_token", "auth"})
@@ -190,6 +192,35 @@ class ClusterSourceModel(Strict):
     cluster: ClusterModel
 
 
+class ClusterReadingModel(Strict):
+    """What of live clusters is read besides what is always."""
+
+    use_pull_secrets: bool = False
+    running_digests: bool = False
+    node_images: bool = False
+
+    def build(self) -> ClusterReading:
+        return ClusterReading(self.use_pull_secrets, self.running_digests, self.node_images)
+
+
+class CustomKindModel(Strict):
+    """A custom resource, and where its objects name images."""
+
+    api_version: Text
+    kind: Text
+    resource: Text | None = None
+    images: Annotated[list[Text], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> CustomKindModel:
+        self.build()
+        return self
+
+    def build(self) -> CustomKind:
+        resource = self.resource or f"{self.kind.lower()}s"
+        return CustomKind(self.api_version, self.kind, resource, tuple(self.images))
+
+
 SourceModel: TypeAlias = Annotated[
     Annotated[File, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
     Discriminator(_source_kind),
@@ -253,13 +284,15 @@ class ServeModel(Strict):
 class ScheduleModel(Strict):
     """A timed sync."""
 
-    name: Text
+    name: Annotated[str, _text("a name", values.entry_name)]
     cron: Annotated[str, _text("five fields as in crontab", values.cron)]
     sources: list[SourceModel] = []
     jitter: Duration = 0.0
+    timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
 
     def build(self, base: Path) -> ScheduleEntry:
-        return ScheduleEntry(self.name, self.cron, build_sources(self.sources, base), self.jitter)
+        sources = build_sources(self.sources, base)
+        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone)
 
 
 class FileModel(Strict):
@@ -272,6 +305,8 @@ class FileModel(Strict):
         Annotated[str, _text("a registry's name", values.registry_name)], RegistryModel
     ] = {}
     sources: list[SourceModel] = []
+    cluster: ClusterReadingModel = ClusterReadingModel()
+    custom_resources: list[CustomKindModel] = []
     serve: ServeModel = ServeModel()
     schedule: list[ScheduleModel] = []
 
@@ -288,6 +323,13 @@ class FileModel(Strict):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"schedule: the name {values.shown(twice)} is used twice")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_sync(self) -> FileModel:
+        idle = next((i for i, entry in enumerate(self.schedule) if not entry.sources), None)
+        if idle is not None and not self.sources:
+            raise ValueError(f"schedule.{idle}.sources: a value is required without `sources`")
         return self
 
 

@@ -13,6 +13,7 @@ from prefetch.oci.platform import Platform, PlatformSet
 from prefetch.oci.registries import DEFAULT_REGISTRIES, endpoint_for
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import ServeSettings
+from prefetch.sources.kinds import CustomKind
 
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
@@ -27,17 +28,30 @@ class ClusterSource:
     platforms: PlatformSet | Literal["nodes"] = "nodes"
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterReading:
+    """What of live clusters is read besides what is always."""
+
+    use_pull_secrets: bool = False
+    running_digests: bool = False
+    node_images: bool = False
+
+
 SourceSpec: TypeAlias = Path | ClusterSource
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEntry:
-    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's."""
+    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's.
+
+    `timezone` is an IANA name, None the process's local zone.
+    """
 
     name: str
     cron: str
     sources: tuple[SourceSpec, ...] = ()
     jitter: float = 0.0
+    timezone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ class Settings:
     `path` is the file, None without one. `state_url` None means the database in the data
     directory. `registries` holds the defaults and what the file adds; `any_registry`, if given,
     is what every other one gets (its name and endpoint are placeholders). `accounts` go to the
-    keychain, by registry.
+    keychain, by registry. `kinds` are custom resources that name images, in files and clusters.
     """
 
     data_dir: Path
@@ -62,6 +76,8 @@ class Settings:
     any_registry: RegistrySettings | None = None
     accounts: Mapping[str, Account] = field(default_factory=dict)
     sources: tuple[SourceSpec, ...] = ()
+    cluster: ClusterReading = field(default_factory=ClusterReading)
+    kinds: tuple[CustomKind, ...] = ()
     serve: ServeSettings = field(default_factory=ServeSettings)
     schedule: tuple[ScheduleEntry, ...] = ()
 

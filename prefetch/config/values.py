@@ -6,17 +6,20 @@ import re
 import warnings
 from typing import Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from prefetch.config.settings import ANY
 from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import known_registry
+from prefetch.scheduler.crontab import Crontab
 from prefetch.server.settings import Listen
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
 MAX_PORT: Final = 65535
 
 _SHOWN: Final = 60
+_LONGEST_NAME: Final = 100
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,16 +30,6 @@ _WILDCARDS = frozenset("*?")
 _REGISTRY_MARKS = _WILDCARDS | frozenset(".:")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STATE_URL = re.compile(r"(?:sqlite|postgresql)(?:\+[a-z0-9]+)?://\S*")
-_CRON_PART = re.compile(r"(?:\*|([0-9]+|[a-z]{3})(?:-([0-9]+|[a-z]{3}))?)(?:/([1-9][0-9]*))?")
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_CRON_FIELDS: tuple[tuple[str, int, int, list[str]], ...] = (
-    ("minute", 0, 59, []),
-    ("hour", 0, 23, []),
-    ("day of month", 1, 31, []),
-    ("month", 1, 12, ["", *_MONTHS]),
-    ("day of week", 0, 7, _DAYS),
-)
 
 
 def kind(value: object) -> str:
@@ -170,21 +163,25 @@ def pattern(text: str) -> re.Pattern[str]:
 
 def cron(text: str) -> str:
     """Five fields as in crontab(5): `0 3 * * mon-fri`."""
-    fields = text.lower().split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise ValueError(f"expected five fields as in crontab, got {shown(text)}")
-    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
-        for part in field.split(","):
-            match = _CRON_PART.fullmatch(part)
-            ends = (
-                [_cron_number(end, words) for end in match.groups()[:2] if end] if match else [-1]
-            )
-            if ends != sorted(ends) or any(not low <= end <= high for end in ends):
-                raise ValueError(f"expected a {name} from {low} to {high}, got {shown(field)}")
+    Crontab.parse(text)
     return text
 
 
-def _cron_number(text: str, words: list[str]) -> int:
-    if text.isdigit():
-        return int(text)
-    return words.index(text) if text in words else -1
+def entry_name(text: str) -> str:
+    """What an entry of the schedule is called, in logs, tables and metrics."""
+    if not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise ValueError(
+            f"expected at most {_LONGEST_NAME} printable characters, got {shown(text)}"
+        )
+    return text
+
+
+def timezone(text: str) -> str:
+    """The name of a time zone that this machine knows: `Europe/Berlin`."""
+    try:
+        ZoneInfo(text)
+    except (LookupError, ValueError, OSError):
+        raise ValueError(
+            f"expected a time zone that is known here, such as Europe/Berlin, got {shown(text)}"
+        ) from None
+    return text

@@ -48,7 +48,7 @@ class AuthFile:
         helpers = _object(document.get("credHelpers"), name, "credHelpers")
         logins: dict[str, Login] = {}
         for key, entry in entries.items():
-            login = _login(_object(entry, name, f"auths[{_shown(key)}]"), name, key)
+            login = _login(_object(entry, name, _where(key)), name, key)
             if login is not None:
                 logins.setdefault(auth_key(key), login)
         store = document.get("credsStore")
@@ -85,8 +85,18 @@ def auth_key(key: str) -> str:
     return f"{host}/{path.rstrip('/')}".rstrip("/")
 
 
+def without_user(key: str) -> str:
+    """A key for people: somebody may have put a password into the URL."""
+    _, at, shown = key.rpartition("@")
+    return f"…@{shown}" if at else shown
+
+
+def _where(key: str) -> str:
+    return f"auths[{_shown(without_user(key))}]"
+
+
 def _login(entry: Mapping[str, Any], name: str, key: str) -> Login | None:
-    where = f"auths[{_shown(key)}]"
+    where = _where(key)
     fields = {
         field: _text(entry, field, f"{name}: {where}")
         for field in ("auth", "username", "password", "identitytoken", "registrytoken")

@@ -1,10 +1,11 @@
 """The keychain: every place where credentials may be, asked in order.
 
     1. the configuration
-    2. $REGISTRY_AUTH_FILE
-    3. $XDG_RUNTIME_DIR/containers/auth.json      containers-auth.json(5)
-    4. $XDG_CONFIG_HOME/containers/auth.json
-    5. $DOCKER_CONFIG/config.json                 docker(1), "Configuration files"
+    2. what was given for just that repository (a cluster's pull secrets)
+    3. $REGISTRY_AUTH_FILE
+    4. $XDG_RUNTIME_DIR/containers/auth.json      containers-auth.json(5)
+    5. $XDG_CONFIG_HOME/containers/auth.json
+    6. $DOCKER_CONFIG/config.json                 docker(1), "Configuration files"
 
 Within a file a registry's helper comes before what the file itself holds, as in both tools.
 """
@@ -22,6 +23,7 @@ from prefetch.credentials import helper
 from prefetch.credentials.authfile import AuthFile, auth_key
 from prefetch.credentials.credential import Credential, Login, Secret
 from prefetch.errors import CredentialError
+from prefetch.oci.reference import Repository
 from prefetch.oci.registries import credential_keys
 
 MAX_FILE_SIZE: Final = 1 << 20
@@ -68,9 +70,9 @@ def discover(environ: Mapping[str, str]) -> list[AuthPath]:
 class Keychain:
     """Finds credentials by registry and repository.
 
-    `accounts` are the configuration's, by registry name; `files` default to what `discover`
-    finds in `environ`. Everything is read once, when first needed, and kept until `forget`: a run
-    needs no more, and a server now and then.
+    `accounts` are the configuration's, by registry name; `files` default to what `discover` finds
+    in `environ`. Everything is read once, when first needed, and kept until `forget`: a run needs
+    no more, and a server now and then.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Keychain:
     ) -> None:
         self._accounts = {auth_key(name): account for name, account in (accounts or {}).items()}
         self._environ = environ
+        self._given: dict[Repository, Login] = {}
         self._paths = discover(environ) if files is None else files
         self._timeout = helper_timeout
         self._files: list[AuthFile] | None = None
@@ -100,10 +103,15 @@ class Keychain:
         async with self._locks.setdefault(auth_key(registry), asyncio.Lock()):
             account = self._accounts.get(auth_key(registry))
             if account is None:
-                return await self._from_files(registry, repository)
+                given = self._given.get(Repository(registry, repository or ""))
+                return given or await self._from_files(registry, repository)
             if account.password_env is None and account.password_file is None:
                 return await self._named(account.username, registry, repository)
             return Credential(account.username, await self._password(account, registry))
+
+    def give(self, logins: Mapping[Repository, Login]) -> None:
+        """Take logins for just these repositories. They are for a run, and are not forgotten."""
+        self._given.update(logins)
 
     def forget(self) -> None:
         """Read everything anew when it is next needed: passwords change, and helpers' answers

@@ -19,6 +19,7 @@ from yarl import URL
 
 from prefetch import __version__
 from prefetch.errors import ConfigError, NetworkError, PrefetchError, RegistryError, ServerFault
+from prefetch.regular import check_regular
 from prefetch.remote.addresses import Guard, GuardedResolver
 from prefetch.remote.faults import redact, sanitise
 from prefetch.remote.proxies import Proxies
@@ -181,6 +182,7 @@ def _contexts(
     elsewhere, home = _trusting(settings), _trusting(settings)
     if settings.cert_file is not None:
         try:
+            check_regular(settings.cert_file, settings.key_file)
             home.load_cert_chain(settings.cert_file, settings.key_file)
         except OSError as error:
             raise _unusable(settings, "cert_file", settings.cert_file, error) from None
@@ -191,6 +193,7 @@ def _trusting(settings: RegistrySettings) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if settings.ca_file is not None:
         try:
+            check_regular(settings.ca_file)
             context.load_verify_locations(cafile=settings.ca_file)
         except OSError as error:
             raise _unusable(settings, "ca_file", settings.ca_file, error) from None

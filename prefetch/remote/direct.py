@@ -26,6 +26,7 @@ from prefetch import __version__
 from prefetch.credentials.credential import Credential
 from prefetch.errors import NetworkError, UsageError
 from prefetch.oci.distribution import parse_errors
+from prefetch.regular import check_regular
 from prefetch.remote.addresses import Reach, literal, reach_of
 from prefetch.remote.connections import BROKEN, broken
 from prefetch.remote.faults import ERROR_BODY_LIMIT, sanitise, strike
@@ -66,11 +67,13 @@ class Trust:
         context = ssl.create_default_context()
         if self.ca_file is not None:
             try:
+                check_regular(self.ca_file)
                 context.load_verify_locations(cafile=self.ca_file)
             except OSError as error:
                 raise _unusable("--ca-file", self.ca_file, error) from None
         if self.cert_file is not None:
             try:
+                check_regular(self.cert_file, self.key_file)
                 # Without a password to give, OpenSSL would ask for one on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
             except (OSError, ValueError) as error:

@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
+from prefetch.server.given import GIVEN, Description, counter, gauge, given
 from prefetch.state.meters import Budget
+from prefetch.state.records import EntryTotal
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -51,50 +53,30 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _FILE_TYPES = ("counter", "histogram", "gauge_livesum")
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A metric as its documentation shows it; `labels` in their order."""
-
-    name: str
-    type: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
-
-
-def _counter(name: str, labels: tuple[str, ...], text: str) -> Description:
-    return Description(f"prefetch_{name}_total", "counter", labels, text)
-
-
-def _gauge(name: str, labels: tuple[str, ...], text: str) -> Description:
-    return Description(f"prefetch_{name}", "gauge", labels, text)
-
-
-_METER = ("registry", "identity")
-
-_REQUESTS = _counter("requests", ("kind", "method", "status"), "Requests answered.")
+_REQUESTS = counter("requests", ("kind", "method", "status"), "Requests answered.")
 _DURATION = Description(
     "prefetch_manifest_request_duration_seconds",
     "histogram",
     (),
     "Time from a manifest request to the end of its answer.",
 )
-_SENT = _counter("sent_bytes", ("kind",), "Bytes of bodies sent to clients.")
-_RESULTS = _counter(
+_SENT = counter("sent_bytes", ("kind",), "Bytes of bodies sent to clients.")
+_RESULTS = counter(
     "cache_results",
     ("kind", "result"),
     "Requests by where the answer came from: the cache (hit), the upstream (miss), or the cache "
     "although it may be out of date (stale).",
 )
-_FETCHES = _counter(
+_FETCHES = counter(
     "upstream_fetches",
     ("kind", "outcome"),
     "Fetches from upstreams and checks of tags; refused are those that were not sent.",
 )
-_RECEIVED = _counter("upstream_received_bytes", (), "Bytes of content received from upstreams.")
-_COALESCED = _counter(
+_RECEIVED = counter("upstream_received_bytes", (), "Bytes of content received from upstreams.")
+_COALESCED = counter(
     "coalesced_requests", (), "Requests that joined a fetch or check that was under way."
 )
-_STALE = _counter(
+_STALE = counter(
     "stale_answers", ("reason",), "Answers from the cache that may be out of date, and why."
 )
 _STALE_AGE = Description(
@@ -103,26 +85,14 @@ _STALE_AGE = Description(
     (),
     "Time since the upstream last confirmed what a stale answer said.",
 )
-_ERRORS = _counter("errors", ("cause",), "Requests that failed, and why.")
-_UNDER_WAY = _gauge("requests_under_way", (), "Requests that are being answered.")
-_BLOBS = _gauge("blobs_under_way", (), "Blobs that are being fetched for clients.")
-_CONNECTIONS = _gauge("connections", (), "Open connections of clients.")
-_FROZEN = _gauge("frozen", (), "1 while the cache is frozen and asks no upstream, else 0.")
-_LIMIT = _gauge("budget_limit_pulls", _METER, "Pulls that the registry allows in its window.")
-_REMAINING = _gauge("budget_remaining_pulls", _METER, "Pulls left, by the registry's last word.")
-_RESERVE = _gauge("budget_reserve_pulls", _METER, "Pulls that are left to others.")
-_AVAILABLE = _gauge("budget_available_pulls", _METER, "Pulls that may be spent now.")
-_BURN = _gauge(
-    "budget_foreign_burn_pulls_per_hour", _METER, "Pulls an hour that others spend, averaged."
-)
-_OBSERVED = _gauge(
-    "budget_observed_age_seconds", _METER, "Time since the registry last said what is left."
-)
-
+_ERRORS = counter("errors", ("cause",), "Requests that failed, and why.")
+_UNDER_WAY = gauge("requests_under_way", (), "Requests that are being answered.")
+_BLOBS = gauge("blobs_under_way", (), "Blobs that are being fetched for clients.")
+_CONNECTIONS = gauge("connections", (), "Open connections of clients.")
 METRICS: Final = (
     *(_REQUESTS, _DURATION, _SENT, _RESULTS, _FETCHES, _RECEIVED, _COALESCED, _STALE, _STALE_AGE),
-    *(_ERRORS, _UNDER_WAY, _BLOBS, _CONNECTIONS, _FROZEN),
-    *(_LIMIT, _REMAINING, _RESERVE, _AVAILABLE, _BURN, _OBSERVED),
+    *(_ERRORS, _UNDER_WAY, _BLOBS, _CONNECTIONS),
+    *GIVEN,
 )
 """Every metric there is."""
 
@@ -200,8 +170,8 @@ class Metrics:
             description.name: _make(description, self._registry, multiprocess_mode="livesum")
             for description in (_UNDER_WAY, _BLOBS, _CONNECTIONS)
         }
-        for gauge in self._gauges.values():
-            gauge.set(0)
+        for each in self._gauges.values():
+            each.set(0)
         self._under_way = self._gauges[_UNDER_WAY.name].inc
         self._blobs = self._gauges[_BLOBS.name].inc
         self._connections = self._gauges[_CONNECTIONS.name].inc
@@ -272,7 +242,12 @@ class Metrics:
     # ── scrapes ──────────────────────────────────────────────────────────────────────────────────
 
     def render(
-        self, budgets: Sequence[Budget], *, frozen: bool, now: datetime
+        self,
+        budgets: Sequence[Budget],
+        *,
+        frozen: bool,
+        now: datetime,
+        schedule: Sequence[EntryTotal] = (),
     ) -> tuple[bytes, str]:
         """The page that Prometheus reads, over all workers, and its content type.
 
@@ -284,7 +259,9 @@ class Metrics:
         if self._share is not None:
             files: Any = multiprocess
             counted = files.MultiProcessCollector(None, path=str(self._share.directory))
-        page = _Page([*counted.collect(), *_given(budgets, frozen=frozen, now=now)])
+        page = _Page(
+            [*counted.collect(), *given(budgets, frozen=frozen, now=now, schedule=schedule)]
+        )
         return generate_latest(page), CONTENT_TYPE
 
     def close(self) -> None:
@@ -346,32 +323,6 @@ def _make(description: Description, registry: CollectorRegistry, **options: Any)
     return make(
         description.name, description.help, description.labels, registry=registry, **options
     )
-
-
-def _given(budgets: Sequence[Budget], *, frozen: bool, now: datetime) -> Iterator[Metric]:
-    """What is asked for at the scrape, and is the same whichever worker is asked."""
-    from prometheus_client.core import GaugeMetricFamily
-
-    yield GaugeMetricFamily(_FROZEN.name, _FROZEN.help, value=float(frozen))
-    values: dict[Description, Callable[[Budget], float | None]] = {
-        _LIMIT: lambda budget: budget.limit,
-        _REMAINING: lambda budget: budget.remaining,
-        _RESERVE: lambda budget: budget.reserve,
-        _AVAILABLE: lambda budget: budget.available,
-        _BURN: lambda budget: budget.foreign_burn_per_hour,
-        _OBSERVED: lambda budget: _age(budget.observed_at, now),
-    }
-    for description, value_of in values.items():
-        family = GaugeMetricFamily(description.name, description.help, labels=_METER)
-        for budget in budgets:
-            value = value_of(budget)
-            if value is not None:
-                family.add_metric([budget.meter.registry, budget.meter.identity], value)
-        yield family
-
-
-def _age(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else max(0.0, (now - moment).total_seconds())
 
 
 def _take_space(share: Share) -> None:

@@ -17,6 +17,7 @@ from prefetch.server.exchange import Exchange
 from prefetch.server.library import Library
 from prefetch.server.metrics import Metrics
 from prefetch.state.meters import Budget
+from prefetch.state.records import EntryTotal
 
 # A probe waits for seconds at most.
 _PATIENCE = 2.0
@@ -36,6 +37,7 @@ class Pulse:
         self._library = library
         self._metrics = metrics
         self._budgets = _Single(budgets)
+        self._schedule = _Single(library.state.runs.entry_totals)
         self._clock = clock
         self._draining = False
         self._trial = _Single(self._try)
@@ -79,12 +81,18 @@ class Pulse:
 
     async def _counts(self) -> web.Response:
         budgets: Sequence[Budget] = ()
+        schedule: Sequence[EntryTotal] = ()
         # What has been counted is told all the same.
         with suppress(TimeoutError, PrefetchError):
             budgets = await self._budgets.result()
+            schedule = await self._schedule.result()
         frozen = self._library.freeze() is not None
         body, content_type = await asyncio.to_thread(
-            self._metrics.render, budgets, frozen=frozen, now=self._clock.now()
+            self._metrics.render,
+            budgets,
+            frozen=frozen,
+            now=self._clock.now(),
+            schedule=schedule,
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 

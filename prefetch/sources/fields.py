@@ -52,8 +52,10 @@ class Field:
         """The elements of a sequence, in order."""
         if not isinstance(self.node, ListNode):
             raise self.expected(what)
-        for index, node in enumerate(self.node.items):
-            yield Field(node, f"{self.path}[{index}]", self.source)
+        return (
+            Field(node, f"{self.path}[{index}]", self.source)
+            for index, node in enumerate(self.node.items)
+        )
 
     def text(self, what: str) -> str:
         """A scalar as it was written, so that the tag 1.10 stays 1.10."""

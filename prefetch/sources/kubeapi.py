@@ -22,6 +22,7 @@ from prefetch.errors import NetworkError, PrefetchError, UsageError
 PAGE: Final = 500
 """Objects that are asked for at a time (kubernetes.io, "Retrieving large results sets")."""
 
+_OK: Final = 200
 _GONE: Final = 410
 _RESTARTS: Final = 3
 _TIMEOUT: Final = 30.0
@@ -84,8 +85,18 @@ class KubeApi:
             if not token:
                 return
 
+    async def object(self, path: str) -> dict[str, Any]:
+        """One object. Raises Refused and NetworkError."""
+        return await self._get(path, [])
+
     async def _page(self, path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         query = [("limit", str(PAGE)), *((k, v) for k, v in parameters.items() if v)]
+        document = await self._get(path, query)
+        if not isinstance(document.get("items", ()), list | tuple | None):
+            raise Refused("the answer is no list", _OK)
+        return document
+
+    async def _get(self, path: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         try:
             answer = await self._client.call_api(
                 path,
@@ -102,12 +113,10 @@ class KubeApi:
             reason = str(error) or type(error).__name__
             raise NetworkError(f"{self.where}: {reason[:_SHOWN]}") from None
         document = _document(body)
-        if answer.status != 200:  # noqa: PLR2004
+        if answer.status != _OK:
             message = document.get("message")
             words = message if isinstance(message, str) else f"HTTP {answer.status}"
             raise Refused(ascii(words[:_SHOWN])[1:-1], answer.status)
-        if not isinstance(document.get("items", ()), list | tuple | None):
-            raise Refused("the answer is no list", answer.status)
         return document
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Reference
+from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import Demand, Note, Origin, Parsed, Selector, shown
 from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar
 
@@ -77,16 +78,31 @@ def is_object(node: Node) -> bool:
     return isinstance(node, MapNode) and bool(_text(node.items.get("kind")))
 
 
-def parse(node: Node, name: str, paths: Sequence[str] = ()) -> Parsed:
+def parse(node: Node, name: str, kinds: Sequence[CustomKind] = ()) -> Parsed:
     """The images of one document; `name` stands in origins and errors. Raises nothing.
 
-    `paths` are more places to look at, for kinds of one's own: `spec.image`, or
-    `spec.workers[].image`.
+    `kinds` are those of one's own, which are looked at where they say, too.
     """
     parsed = Parsed()
     for found in _objects(node, name, parsed):
-        _object(found, parsed, paths)
+        if parsed.is_full(_origin(name, found.node)):
+            break
+        _object(found, parsed, kinds)
     return parsed
+
+
+def pod_spec(node: Node) -> MapNode | None:
+    """The specification of an object's pods, if it has one where they usually are."""
+    for path in _TEMPLATES:
+        found = _down(node, path)
+        if isinstance(found, MapNode) and "containers" in found.items:
+            return found
+    return None
+
+
+def kustomization(name: str, node: Node) -> Note:
+    """What is said of one, where images are."""
+    return Note(_origin(name, node), "a kustomization: kustomize build has its images")
 
 
 def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
@@ -95,7 +111,9 @@ def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
     while todo:
         each = todo.pop()
         if not isinstance(each, MapNode):
-            parsed.errors.append(_origin(source, each).error("not a Kubernetes object"))
+            parsed.refuse(_origin(source, each).error("not a Kubernetes object"))
+            if parsed.is_full(_origin(source, each)):
+                return
             continue
         items = each.items.get("items")
         if not _text(each.items.get("kind")).endswith("List"):
@@ -104,30 +122,27 @@ def _objects(node: Node, source: str, parsed: Parsed) -> Iterator[_Object]:
             todo += reversed(items.items)
 
 
-def _object(found: _Object, parsed: Parsed, paths: Sequence[str]) -> None:
+def _object(found: _Object, parsed: Parsed, kinds: Sequence[CustomKind]) -> None:
     if found.kind == "Kustomization":
-        origin = _origin(found.source, found.node)
-        parsed.notes.append(Note(origin, "a kustomization: kustomize build has its images"))
+        parsed.note(kustomization(found.source, found.node))
         return
     images = _Images(found, parsed)
-    spec = _pod_spec(found)
+    spec = pod_spec(found.node)
     if spec is not None:
         images.of_pod(spec)
     elif found.kind in _MAKE_PODS:
         images.fault(found.node, "there is no pod specification in it")
-    for path in paths:
-        for node in _at(found.node, path):
-            images.add(node, path, Demand(found.pods, askers=(found.called,)))
+    for kind in kinds:
+        if kind.is_of(_text(found.node.items.get("apiVersion")), found.kind):
+            for path in kind.images:
+                for node in _at(found.node, path):
+                    images.at(path, node)
 
 
-def _pod_spec(found: _Object) -> MapNode | None:
-    for path in _TEMPLATES:
-        node: Node | None = found.node
-        for key in path:
-            node = node.items.get(key) if isinstance(node, MapNode) else None
-        if isinstance(node, MapNode) and "containers" in node.items:
-            return node
-    return None
+def _down(node: Node | None, path: Sequence[str]) -> Node | None:
+    for key in path:
+        node = node.items.get(key) if isinstance(node, MapNode) else None
+    return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,8 @@ class _Images:
     def of_pod(self, spec: MapNode) -> None:
         for key in _CONTAINERS:
             for index, container in enumerate(self._list(spec, key)):
+                if self.parsed.is_full(_origin(self.found.source, container)):
+                    return
                 where = f"{key}[{index}]"
                 if not isinstance(container, MapNode):
                     self.fault(container, f"{where}: not a container")
@@ -153,6 +170,14 @@ class _Images:
             if isinstance(image, MapNode) and "reference" in image.items:
                 where = f"volumes[{index}].image.reference"
                 self.add(image.items["reference"], where, self._demand(spec, image))
+
+    def at(self, path: str, node: Node) -> None:
+        """What a path of a kind of one's own leads to: an image, or what pods are made of."""
+        for spec in (node, _down(node, ("spec",))):
+            if isinstance(spec, MapNode) and "containers" in spec.items:
+                self.of_pod(spec)
+                return
+        self.add(node, path, Demand(self.found.pods, askers=(self.found.called,)))
 
     def add(self, node: Node, where: str, demand: Demand) -> None:
         if not isinstance(node, Scalar) or node.value is None or not node.text:
@@ -170,7 +195,7 @@ class _Images:
 
     def fault(self, node: Node, message: str, *, hint: str | None = None) -> None:
         origin = _origin(self.found.source, node)
-        self.parsed.errors.append(origin.error(f"{self.found.called}: {message}", hint=hint))
+        self.parsed.refuse(origin.error(f"{self.found.called}: {message}", hint=hint))
 
     def _list(self, spec: MapNode, key: str) -> list[Node]:
         node = spec.items.get(key)
@@ -197,13 +222,13 @@ class _Images:
 
 
 def _at(node: Node, path: str) -> Iterator[Node]:
-    """The nodes at a path of keys; `[]` behind one stands for each entry of its list."""
+    """The nodes at a path; what is null there is not there."""
     key, _, rest = path.partition(".")
     found = node.items.get(key.removesuffix("[]")) if isinstance(node, MapNode) else None
-    if found is None:
-        return
     entries = found.items if key.endswith("[]") and isinstance(found, ListNode) else [found]
     for entry in entries:
+        if entry is None or (isinstance(entry, Scalar) and entry.value is None):
+            continue
         if rest:
             yield from _at(entry, rest)
         else:

@@ -10,9 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from prefetch.credentials.credential import Login
 from prefetch.errors import InvalidReference, SourceError
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference, Repository
+
+MAX_ENTRIES: Final = 250_000
+"""Entries of a source that are looked at, the bad and the skipped ones counted."""
+MAX_TOLD: Final = 1_000
+"""Errors, and notes, of a source that are told one by one; the others are counted."""
 
 _ALL_WORD: Final = "all"
 _SHOWN: Final = 80
@@ -106,7 +112,8 @@ class Selector:
     """One entry of a source: either `reference`, or `repository` with `tags`.
 
     `platforms` None means whatever the run asks for; a higher `priority` goes first, then what is
-    more in `demand`.
+    more in `demand`. What is `optional` was seen somewhere and is asked for by nobody: that its
+    upstream does not have it is no failure.
     """
 
     origin: Origin
@@ -116,40 +123,104 @@ class Selector:
     platforms: PlatformSet | None = None
     priority: int = 0
     demand: Demand = _NOBODY
+    optional: bool = False
+
+    def __add__(self, other: Selector) -> Selector:
+        """Both in one, where they ask for the same; what this one says of its origin stays."""
+        return replace(
+            self,
+            platforms=_union(self.platforms, other.platforms),
+            priority=max(self.priority, other.priority),
+            demand=self.demand + other.demand,
+            optional=self.optional and other.optional,
+        )
 
 
 @dataclass(slots=True)
 class Parsed:
-    """What came out of sources; bad entries are errors here, and the others stand."""
+    """What came out of sources; bad entries are errors here, and the others stand.
+
+    `more_errors` and `more_notes` are how many there were beyond those that are told one by one.
+    `logins` are what a cluster's pods show to exactly these repositories.
+    """
 
     selectors: list[Selector] = field(default_factory=list)
     errors: list[SourceError] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    logins: dict[Repository, Login] = field(default_factory=dict)
+    more_errors: int = 0
+    more_notes: int = 0
+    _stopped: bool = False
+
+    def refuse(self, error: SourceError) -> None:
+        """Take an error in: told, or counted where there are many already."""
+        if len(self.errors) < MAX_TOLD:
+            self.errors.append(error)
+        else:
+            self.more_errors += 1
+
+    def note(self, note: Note) -> None:
+        """Take a note in, in the same way."""
+        if len(self.notes) < MAX_TOLD:
+            self.notes.append(note)
+        else:
+            self.more_notes += 1
+
+    def is_full(self, origin: Origin) -> bool:
+        """Whether nothing more is to be read; an error says so, once, with the place."""
+        told = len(self.errors) + len(self.notes) + self.more_errors + self.more_notes
+        if len(self.selectors) + told < MAX_ENTRIES:
+            return False
+        if not self._stopped:
+            self._stopped = True
+            limit = f"more than {MAX_ENTRIES:,} entries: from here on nothing is read"
+            self.errors.append(origin.error(limit, hint="divide it among several sources"))
+        return True
 
     def extend(self, other: Parsed) -> None:
-        """Add another source's yield."""
+        """Add what another source, or a part of this one, has yielded."""
         self.selectors += other.selectors
-        self.errors += other.errors
-        self.notes += other.notes
+        for error in other.errors:
+            self.refuse(error)
+        for note in other.notes:
+            self.note(note)
+        self.logins = {**other.logins, **self.logins}
+        self._stopped = self._stopped or other._stopped
+        self.more_errors += other.more_errors
+        self.more_notes += other.more_notes
+
+    def summed_up(self, source: str) -> Parsed:
+        """The same, with a last error and note for those that are only counted."""
+        if self.more_errors:
+            self.errors.append(Origin(source).error(f"… and {self.more_errors:,} more errors"))
+        if self.more_notes:
+            self.notes.append(Note(Origin(source), f"… and {self.more_notes:,} more notes"))
+        self.more_errors = self.more_notes = 0
+        return self
 
 
 def merge(selectors: Iterable[Selector], default: PlatformSet) -> list[Selector]:
     """Each image or query once, in the order of first mention.
 
     Platforms are united (`default` standing in where none are named, so that every result names
-    some), demands added; the highest priority and the first origin stay.
+    some), demands added; the highest priority and the first origin stay. It is optional only where
+    everything that names it says so.
     """
     merged: dict[object, Selector] = {}
     for selector in selectors:
         key = selector.reference or (selector.repository, selector.tags)
         platforms = default if selector.platforms is None else selector.platforms
-        priority = selector.priority
-        demand, first = selector.demand, merged.get(key, selector)
-        if key in merged:
-            platforms = _union(first.platforms or (), platforms)
-            priority = max(first.priority, priority)
-            demand = first.demand + demand
-        merged[key] = replace(first, platforms=platforms, priority=priority, demand=demand)
+        first = merged.get(key)
+        if first is None:
+            named = selector.platforms is not None
+            merged[key] = selector if named else replace(selector, platforms=platforms)
+        elif (platforms, selector.priority, selector.demand, selector.optional) != (
+            first.platforms,
+            first.priority,
+            _NOBODY,
+            first.optional,
+        ):
+            merged[key] = first + replace(selector, platforms=platforms)
     return list(merged.values())
 
 
@@ -187,7 +258,9 @@ def shown(text: object) -> str:
     return quoted if len(quoted) <= _SHOWN else f"{quoted[:_SHOWN]}…"
 
 
-def _union(first: PlatformSet, second: PlatformSet) -> PlatformSet:
+def _union(first: PlatformSet | None, second: PlatformSet | None) -> PlatformSet | None:
+    if first is None or second is None:
+        return second if first is None else first
     if first is ALL or second is ALL:
         return ALL
     return tuple(dict.fromkeys((*first, *second)))

@@ -13,6 +13,7 @@ with a second column, which is not ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from prefetch.errors import InvalidReference, SourceError
@@ -26,6 +27,7 @@ MAX_LINE: Final = 4096
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
+_BLOCK: Final = 1 << 20
 _CHARTS: Final = "rancher/charts/"
 _TWO_COLUMNS: Final = "-sources.txt"
 
@@ -34,18 +36,35 @@ def parse(data: bytes, name: str) -> Parsed:
     """Read a text list. `name` stands in origins and errors. Raises nothing."""
     parsed = Parsed()
     two_columns = name.endswith(_TWO_COLUMNS)
-    for number, raw in enumerate(data.splitlines(), 1):
+    seen: set[bytes] = set()
+    for number, raw in enumerate(lines(data), 1):
+        bare = raw.lstrip()
+        # A line that says what one before it has said adds nothing, and costs nothing.
+        if not bare or bare.startswith(b"#") or raw in seen:
+            continue
         origin = Origin(name, number)
+        if parsed.is_full(origin):
+            break
         try:
             words = _words(raw, origin)
             if words:
                 selector = _entry(words[:1] if two_columns else words, origin)
                 _sort_out(selector, parsed)
+                seen.add(raw)
         except SourceError as error:
-            parsed.errors.append(error)
+            parsed.refuse(error)
         except InvalidReference as error:
-            parsed.errors.append(origin.error(str(error)))
+            parsed.refuse(origin.error(str(error)))
     return parsed
+
+
+def lines(data: bytes) -> Iterator[bytes]:
+    """The lines of `data`, a block's at a time: all at once take several times its size."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + _BLOCK) + 1 or len(data)
+        yield from data[start:end].splitlines()
+        start = end
 
 
 def _words(raw: bytes, origin: Origin) -> list[str]:
@@ -81,6 +100,6 @@ def _entry(words: list[str], origin: Origin) -> Selector:
 def _sort_out(selector: Selector, parsed: Parsed) -> None:
     reference = selector.reference
     if reference is not None and reference.repository.path.startswith(_CHARTS):
-        parsed.notes.append(Note(selector.origin, f"{reference} is a Helm chart, skipped"))
+        parsed.note(Note(selector.origin, f"{reference} is a Helm chart, skipped"))
     else:
         parsed.selectors.append(selector)

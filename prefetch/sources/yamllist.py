@@ -41,15 +41,17 @@ def parse(root: Node | None, name: str) -> Parsed:
         return parsed
     try:
         fields = Field(root, "", name).mapping(_ROOT, "a mapping with `images`")
-        entries = list(fields["images"].elements("a list of images")) if "images" in fields else []
+        entries = fields["images"].elements("a list of images") if "images" in fields else iter(())
     except SourceError as error:
         parsed.errors.append(error)
         return parsed
     for entry in entries:
+        if parsed.is_full(entry.origin):
+            break
         try:
             parsed.selectors.append(_entry(entry))
         except SourceError as error:
-            parsed.errors.append(error)
+            parsed.refuse(error)
     return parsed
 
 

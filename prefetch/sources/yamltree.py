@@ -2,7 +2,9 @@
 
 Built from the parser's events, without recursion into what the document nests and without
 constructing anything: depth, size and aliases are bounded, duplicate keys and tags refused. Plain
-scalars mean what YAML 1.2's core schema says (section 10.3.2): `no` and `1:30` are text.
+scalars mean what YAML 1.2's core schema says (section 10.3.2): `no` and `1:30` are text. The merge
+key `<<`, which YAML 1.1 had (yaml.org/type/merge.html), is followed: Kubernetes objects, compose
+files and charts live by it.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import yaml
 
 from prefetch.errors import SourceError
 
-MAX_DEPTH: Final = 32
+MAX_DEPTH: Final = 64
 """Collections within collections at most."""
 MAX_NODES: Final = 2_000_000
 """Scalars and collections in a text at most, those behind aliases counted each time."""
+
+_MERGE: Final = "<<"
 
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
@@ -59,6 +63,7 @@ class ListNode:
     line: int
     items: list[Node] = field(default_factory=list)
     nodes: int = 1
+    depth: int = 1
 
 
 @dataclass(slots=True)
@@ -69,6 +74,7 @@ class MapNode:
     items: dict[str, Node] = field(default_factory=dict)
     key_lines: dict[str, int] = field(default_factory=dict)
     nodes: int = 1
+    depth: int = 1
 
 
 Node: TypeAlias = Scalar | ListNode | MapNode
@@ -166,14 +172,16 @@ class _Builder:
                     self._start(MapNode(line), event)
                 case yaml.CollectionEndEvent():
                     done = self._open.pop()
+                    if done.merges is not None and not done.merge():
+                        message = "<< takes a mapping, or a list of mappings"
+                        raise self._error(done.merges.line, message)
                     self._add(done.node, done.anchor)
                 case yaml.AliasEvent():
                     self._add(self._alias(event.anchor or "", line), None)
 
     def _start(self, node: ListNode | MapNode, event: Any) -> None:
         self._refuse_tag(event, node.line)
-        if len(self._open) >= MAX_DEPTH:
-            raise self._error(node.line, f"nested deeper than {MAX_DEPTH} levels")
+        self._check_depth(len(self._open) + 1, node.line)
         self._open.append(_Open(node, event.anchor))
 
     def _add(self, node: Node, anchor: str | None) -> None:
@@ -187,7 +195,15 @@ class _Builder:
         if fault is not None:
             raise self._error(node.line, fault)
         parent.node.nodes += node.nodes
+        if not isinstance(node, Scalar) and node.depth >= parent.node.depth:
+            parent.node.depth = node.depth + 1
+            # Through aliases, collections nest deeper than they are written.
+            self._check_depth(len(self._open) + node.depth, node.line)
         self._check_nodes(parent.node.nodes, node.line)
+
+    def _check_depth(self, depth: int, line: int) -> None:
+        if depth > MAX_DEPTH:
+            raise self._error(line, f"nested deeper than {MAX_DEPTH} levels")
 
     def _check_nodes(self, count: int, line: int) -> None:
         if count > MAX_NODES:
@@ -208,24 +224,50 @@ class _Builder:
 
 @dataclass(slots=True)
 class _Open:
-    """A collection whose end has not come; `key` waits for its value."""
+    """A collection whose end has not come; `key` waits for its value, `merges` for the end."""
 
     node: ListNode | MapNode
     anchor: str | None
     key: Scalar | None = None
+    merges: Node | None = None
 
     def add(self, node: Node) -> str | None:
         """Take the next child; or say what is wrong with it."""
         if isinstance(self.node, ListNode):
             self.node.items.append(node)
         elif self.key is not None:
-            self.node.items[self.key.text] = node
+            self._pair(self.node, self.key, node)
             self.key = None
         elif not isinstance(node, Scalar):
             return "a key must be text"
-        elif node.text in self.node.items:
+        elif node.text in self.node.items or (_is_merge(node) and self.merges is not None):
             return f"duplicate key {ascii(node.text)[:80]}"
         else:
             self.key = node
-            self.node.key_lines[node.text] = node.line
         return None
+
+    def _pair(self, parent: MapNode, key: Scalar, value: Node) -> None:
+        if _is_merge(key):
+            self.merges = value
+        else:
+            parent.items[key.text] = value
+            parent.key_lines[key.text] = key.line
+
+    def merge(self) -> bool:
+        """Add what `<<` names and the mapping does not say itself; False if it names no mappings.
+
+        All of it has been counted with the mapping: as an alias, if it is one.
+        """
+        found = self.merges.items if isinstance(self.merges, ListNode) else [self.merges]
+        for each in found:
+            if not isinstance(each, MapNode) or not isinstance(self.node, MapNode):
+                return False
+            for key, value in each.items.items():
+                if key not in self.node.items:
+                    self.node.items[key] = value
+                    self.node.key_lines[key] = each.key_lines[key]
+        return True
+
+
+def _is_merge(key: Scalar) -> bool:
+    return key.text == _MERGE and not key.quoted

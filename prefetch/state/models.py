@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0004"
 
 # SQLite numbers rows only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
@@ -82,6 +82,7 @@ image_references = Table(
     Column("synced_at", Moment),
     Column("deferred_since", Moment),
     Column("last_error", Text),
+    Column("absent_since", Moment),
     Index(None, "digest"),
     Index(None, "registry", "repository"),
 )
@@ -177,6 +178,10 @@ runs = Table(
     Column("images", Integer, nullable=False),
     Column("pulls", Integer, nullable=False),
     Column("bytes_fetched", BigInteger, nullable=False),
+    # The schedule's entry that it was a run of, and why it was started; null for any other run.
+    Column("entry", Text),
+    Column("cause", Text),
+    Index(None, "entry", "id"),
 )
 
 run_images = Table(

@@ -20,7 +20,7 @@ class ReferenceRecord:
     `name` is the key: the canonical reference, `docker.io/library/nginx:1.27` or
     `docker.io/library/nginx@sha256:…`. `platforms` is what was last asked for: a comma list, or
     `all`. `changed_at` is when the tag last moved, `deferred_since` when it was first put off in
-    the present row of deferrals.
+    the present row of deferrals, `absent_since` when the upstream was first found not to have it.
     """
 
     name: str
@@ -36,6 +36,7 @@ class ReferenceRecord:
     changed_at: datetime | None = None
     synced_at: datetime | None = None
     deferred_since: datetime | None = None
+    absent_since: datetime | None = None
     last_error: str | None = None
 
 
@@ -87,7 +88,11 @@ class LinkRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run; `outcome` is None while it goes on, or when it was killed."""
+    """A run; `outcome` is None while it goes on, or when it was killed.
+
+    `entry` is the entry of the schedule that it was a run of, None for any other; `cause` is why it
+    was started then.
+    """
 
     id: str
     command: str
@@ -97,6 +102,31 @@ class RunRecord:
     images: int = 0
     pulls: int = 0
     bytes_fetched: int = 0
+    entry: str | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryHistory:
+    """What the state knows of an entry of the schedule.
+
+    Its latest runs, the newest first; how many images that one has put off, and the earliest moment
+    at which one of them may be tried again (None: none has a moment).
+    """
+
+    runs: tuple[RunRecord, ...] = ()
+    deferred: int = 0
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryTotal:
+    """How many runs of an entry of the schedule ended so, and when the latest of them did."""
+
+    entry: str
+    outcome: str
+    runs: int
+    last: datetime
 
 
 @dataclass(frozen=True, slots=True)

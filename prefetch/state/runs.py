@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from prefetch.state.models import run_images, runs
-from prefetch.state.records import RunImageRecord, RunRecord
+from prefetch.state.records import EntryHistory, EntryTotal, RunImageRecord, RunRecord
 from prefetch.state.rows import Session, columns, upsert_into, values
 
 _RUN = columns(runs, RunRecord)
@@ -22,8 +22,13 @@ class Runs:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def start(self, command: str, at: datetime) -> str:
-        """Begin a run; returns its id, which sorts by time: `20260102T030405.678Z-1a2b3c4d`."""
+    async def start(
+        self, command: str, at: datetime, *, entry: str | None = None, cause: str | None = None
+    ) -> str:
+        """Begin a run; returns its id, which sorts by time: `20260102T030405.678Z-1a2b3c4d`.
+
+        `entry` and `cause`: of which entry of the schedule, and why.
+        """
         stamp = f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03d}Z"
         run_id = f"{stamp}-{uuid.uuid4().hex[:8]}"
         row = {
@@ -33,6 +38,8 @@ class Runs:
             "images": 0,
             "pulls": 0,
             "bytes_fetched": 0,
+            "entry": entry,
+            "cause": cause,
         }
         await self._session.run(lambda connection: connection.execute(insert(runs), row))
         return run_id
@@ -81,6 +88,38 @@ class Runs:
                 .order_by(run_images.c.reference)
             )
             return RunRecord(*run), [RunImageRecord(*row) for row in images]
+
+        return await self._session.read(work)
+
+    async def of_entry(self, entry: str, limit: int = 20) -> EntryHistory:
+        """The latest runs of an entry of the schedule, and what the newest has put off."""
+
+        def work(connection: Connection) -> EntryHistory:
+            rows = connection.execute(
+                select(*_RUN).where(runs.c.entry == entry).order_by(runs.c.id.desc()).limit(limit)
+            )
+            found = tuple(RunRecord(*row) for row in rows)
+            if not found:
+                return EntryHistory()
+            waiting = select(func.count(), func.min(run_images.c.retry_at)).where(
+                run_images.c.run_id == found[0].id, run_images.c.outcome == "deferred"
+            )
+            count, retry_at = connection.execute(waiting).one()
+            return EntryHistory(found, count, retry_at)
+
+        return await self._session.read(work)
+
+    async def entry_totals(self) -> Sequence[EntryTotal]:
+        """All ended runs of entries of the schedule, by entry and outcome."""
+        statement = (
+            select(runs.c.entry, runs.c.outcome, func.count(), func.max(runs.c.finished_at))
+            .where(runs.c.entry.is_not(None), runs.c.finished_at.is_not(None))
+            .group_by(runs.c.entry, runs.c.outcome)
+            .order_by(runs.c.entry, runs.c.outcome)
+        )
+
+        def work(connection: Connection) -> Sequence[EntryTotal]:
+            return [EntryTotal(*row) for row in connection.execute(statement)]
 
         return await self._session.read(work)
 

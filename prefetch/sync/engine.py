@@ -97,7 +97,7 @@ class Engine:
         """Images that need no transfer: failed, unchanged, or here under another name."""
         for image in images:
             if image.problem is not None:
-                self._finish(run, image, Outcome.FAILED, problem=image.problem)
+                self._fail(run, image, image.problem)
                 continue
             record = image.record
             unchanged = record is not None and record.warm and record.digest == image.digest
@@ -165,11 +165,16 @@ class Engine:
         except BudgetExhausted:
             return True
         except PrefetchError as error:
-            self._finish(run, image, Outcome.FAILED, problem=Problem.of(error))
+            image.fail(error)
+            self._fail(run, image, Problem.of(error))
             return False
         self._finish(run, image, Outcome.SYNCED)
         await self._state.references.save_many([self._record(image, run)])
         return False
+
+    def _fail(self, run: Run, image: PlannedImage, problem: Problem) -> None:
+        outcome = Outcome.ABSENT if image.absent else Outcome.FAILED
+        self._finish(run, image, outcome, problem=problem)
 
     def _finish(
         self,
@@ -239,15 +244,18 @@ class Engine:
                 changed_at=now if old.digest != image.digest else old.changed_at,
                 synced_at=now if result.outcome is Outcome.SYNCED else old.synced_at,
                 deferred_since=None,
+                absent_since=None,
                 last_error=None,
             )
         error = result.problem.message if result.problem else None
         deferred = result.outcome is Outcome.DEFERRED
+        absent = result.outcome is Outcome.ABSENT
         return replace(
             old,
             platforms=old.platforms or image.wanted.platforms_text,
             resolved_at=now if image.checked_at is not None else old.resolved_at,
             deferred_since=(old.deferred_since or now) if deferred else None,
+            absent_since=(old.absent_since or now) if absent else None,
             last_error=error,
         )
 

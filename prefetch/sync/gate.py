@@ -42,13 +42,15 @@ class GateImage:
     """One reference before the gate.
 
     `stale` says that it may no longer be what the registry has: it was not looked at lately
-    enough, or is known to have moved. `problem` is why nothing can be said of it.
+    enough, or is known to have moved. `absent` says that nobody asks for it by name, and that its
+    upstream does not have it any more. `problem` is why nothing can be said of it.
     """
 
     wanted: Wanted
     digest: str | None = None
     missing: list[Missing] = field(default_factory=list)
     stale: bool = False
+    absent: bool = False
     visibility: Visibility = "unknown"
     problem: Problem | None = None
 
@@ -59,8 +61,8 @@ class GateImage:
 
     @property
     def passes(self) -> bool:
-        """Whether it may be rolled out."""
-        return self.warm and not self.stale
+        """Whether it does not stand in the way of a rollout."""
+        return self.absent or (self.warm and not self.stale)
 
 
 class Shelf(Protocol):

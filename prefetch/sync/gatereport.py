@@ -36,7 +36,7 @@ class GateReport:
             (image.wanted.reference.repository, each.digest or image.wanted.name)
             for image in self.images
             for each in image.missing
-            if each.kind in ("reference", "index", "manifest")
+            if not image.absent and each.kind in ("reference", "index", "manifest")
         }
         return len(documents)
 
@@ -82,6 +82,8 @@ class GateReport:
 
 def why(image: GateImage) -> str:
     """Why an image does not pass, in a few words; nothing for one that does."""
+    if image.absent:
+        return "absent upstream, and nothing asks for it"
     if image.problem is not None:
         return "cannot be told"
     if any(each.kind == "reference" for each in image.missing):
@@ -114,6 +116,7 @@ def _image(image: GateImage) -> dict[str, Any]:
             for each in image.missing
         ],
         "stale": image.stale,
+        "absent": image.absent,
         "visibility": image.visibility,
         "error": problem_document(image.problem),
     }

@@ -26,15 +26,20 @@ EXIT_DEFERRED = 75
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did."""
+    """What a sync did; `run_id` is None for one that a signal ended before it began."""
 
-    run_id: str
+    run_id: str | None
     results: Sequence[ImageResult]
     errors: Sequence[SourceError]
     budgets: Sequence[Budget]
     requests: int
     seconds: float
     interrupted: bool = False
+
+    @classmethod
+    def of_nothing(cls) -> SyncReport:
+        """Of a run that a signal ended before it began."""
+        return cls(None, (), (), (), requests=0, seconds=0.0, interrupted=True)
 
     @property
     def outcome(self) -> str:
@@ -86,7 +91,10 @@ class PlanReport:
 
     def exit_code(self) -> int:
         """1 when something cannot be fetched at all; a plan that has to wait is a plan."""
-        bad = any(image.action in (Action.MISSING, Action.ERROR) for image in self.images)
+        bad = any(
+            image.action in (Action.MISSING, Action.ERROR) and not image.absent
+            for image in self.images
+        )
         return EXIT_FAILED if bad or self.errors else 0
 
     def pulls(self) -> tuple[int, int | None]:
@@ -158,6 +166,8 @@ def run_document(run: RunRecord, images: Sequence[RunImageRecord] | None = None)
         "images": run.images,
         "pulls": run.pulls,
         "bytes_fetched": run.bytes_fetched,
+        "entry": run.entry,
+        "cause": run.cause,
     }
     if images is not None:
         document["references"] = [_run_image(image) for image in images]
@@ -237,6 +247,7 @@ def _planned(image: PlannedImage) -> JSON:
         "action": str(image.action),
         "exact": image.exact,
         "demand": demand_document(image.wanted.demand),
+        "optional": image.wanted.optional,
         "pulls": image.pulls_min if image.exact else None,
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,

@@ -46,7 +46,13 @@ async def expand(selectors: Iterable[Selector], tags: ListTags, default: Platfor
         else:
             flat += answer
     wanted = [
-        Wanted(selector.reference, selector.platforms, selector.priority, selector.demand)
+        Wanted(
+            selector.reference,
+            selector.platforms,
+            selector.priority,
+            selector.demand,
+            selector.optional,
+        )
         for selector in merge(flat, default)
         if selector.reference is not None and selector.platforms is not None
     ]

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from prefetch.errors import InvalidManifest, PlatformMissing, PrefetchError, RegistryError
+from prefetch.errors import (
+    InvalidManifest,
+    NotFound,
+    PlatformMissing,
+    PrefetchError,
+    RegistryError,
+    Unauthorized,
+)
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Reference
 from prefetch.sources.selector import Demand, platforms_words
@@ -21,12 +28,16 @@ _NOBODY = Demand()
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One reference, for some platforms; a higher `priority` goes first, then more `demand`."""
+    """One reference, for some platforms; a higher `priority` goes first, then more `demand`.
+
+    That its upstream does not have what is `optional` is no failure.
+    """
 
     reference: Reference
     platforms: PlatformSet
     priority: int = 0
     demand: Demand = _NOBODY
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -128,8 +139,19 @@ class PlannedImage:
             hint=f"it has {', '.join(offered[:_MAX_OFFERED])}" if offered else None,
         )
 
+    @property
+    def absent(self) -> bool:
+        """Optional, and its upstream does not have it."""
+        return self.wanted.optional and self.action is Action.MISSING
+
     def fail(self, error: PrefetchError, action: Action = Action.ERROR) -> None:
-        """Mark the image as one that cannot be fetched."""
+        """Mark the image as one that cannot be fetched.
+
+        Registries refuse to tell strangers what is private from what is not there: what nobody
+        asks for counts as the latter.
+        """
+        if self.wanted.optional and isinstance(error, NotFound | Unauthorized):
+            action = Action.MISSING
         self.action = action
         self.problem = Problem.of(error)
         self.pulls_min, self.pulls_max, self.bytes = 0, 0, None
@@ -142,6 +164,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     DEFERRED = "deferred"
     FAILED = "failed"
+    ABSENT = "absent"
 
 
 @dataclass(slots=True)

@@ -71,6 +71,7 @@ async def test_what_is_whole_passes_and_nothing_is_asked(filled: Filled) -> None
                 "warm": True,
                 "missing": [],
                 "stale": False,
+                "absent": False,
                 "visibility": "public",
                 "error": None,
             }

@@ -139,11 +139,11 @@ async def test_a_nodes_configuration_is_judged_and_nobody_asked(cli: CommandLine
     assert ["ghcr.io", "bypass", "ghcr.io itself"] in rows
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
-    for registry, code in (("quay.io", 0), ("ghcr.io", 1)):
+    for registry, code in (("Quay.IO", 0), ("ghcr.io", 1)):
         told = await cli("probe", *cache, *node, "--registry", registry, "-o", "json")
         assert told.code == code, told.stderr
         assert told.json["ok"] is (code == 0)
-        assert [each["registry"] for each in told.json["registries"]] == [registry]
+        assert [each["registry"] for each in told.json["registries"]] == [registry.lower()]
     assert told.json["registries"][0] == {
         "registry": "ghcr.io",
         "pulls": "bypass",
@@ -171,6 +171,11 @@ async def test_a_mirror_without_the_registrys_name_fails(cli: CommandLine) -> No
         (["--target", "k8s", "--config", "x"], "k8s: its configuration is not read (known are k3s"),
         (["--target", "k3s", "--config", "none"], "none: No such file"),
         (["--registry", "quay.io"], "--registry goes with --target"),
+        (
+            ["--target", "k3s", "--config", "/dev/null", "--registry", "u:p@x"],
+            "expected a registry",
+        ),
+        (["--ca-file", ""], "--ca-file: an empty path names nothing"),
         (["--cache-url", "http://d"], "one --cache-url at a time"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -192,6 +193,12 @@ async def test_merge_writes_through_a_link(cli: CommandLine, tmp_path: Path) -> 
         (["k3s", "--cache-url", "https://c:5000?token=hunter2"], "--cache-url"),
         (["k3s", *CACHE, "--ca-file", "u:hunter2@h=/x"], "expected PATH or HOST=PATH"),
         (["buildkit", *CACHE, "--no-fallback"], "--no-fallback cannot be had"),
+        (["k3s", *CACHE, "--out", ""], "--out: an empty path names nothing"),
+        (["k3s", *CACHE, "--merge", ""], "--merge: an empty path names nothing"),
+        (["k3s", *CACHE, "--auth-file", ""], "--auth-file: an empty path names nothing"),
+        (["k3s", *CACHE, "--ca-file", ""], "--ca-file: expected PATH or HOST=PATH"),
+        (["k3s", *CACHE, "--merge", "pipe"], "pipe: not a regular file"),
+        (["podman", *CACHE, "--ca-file", "pipe"], "pipe: not a regular file"),
     ],
 )
 async def test_bad_input_is_one_line_and_writes_nothing(
@@ -199,6 +206,7 @@ async def test_bad_input_is_one_line_and_writes_nothing(
 ) -> None:
     for name, text in {"password": "hunter2", "empty": "", "list.json": "[]"}.items():
         (cli.home / name).write_text(text)
+    os.mkfifo(cli.home / "pipe")
     before = sorted(cli.home.rglob("*"))
     done = await cli("client-config", *words)
     assert (done.code, done.stdout) == (2, "")
@@ -206,6 +214,37 @@ async def test_bad_input_is_one_line_and_writes_nothing(
     assert "hunter2" not in done.stderr
     assert done.stderr.strip().count("\n") == 0 or done.stderr.startswith("Usage:")
     assert sorted(cli.home.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "fallback"),
+    [
+        ({"NO_FALLBACK": "1"}, (), False),
+        ({"CLIENT_CONFIG_NO_FALLBACK": "true"}, (), False),
+        ({"NO_FALLBACK": "0"}, (), True),
+        ({"FALLBACK": "0"}, (), False),
+        ({"NO_FALLBACK": "1"}, ("--fallback",), True),
+        ({"CLIENT_CONFIG_FALLBACK": "1", "NO_FALLBACK": "1"}, (), True),
+        ({"FALLBACK": "1", "CLIENT_CONFIG_NO_FALLBACK": "1"}, (), False),
+    ],
+)
+async def test_a_flags_opposite_is_read_from_the_environment(
+    cli: CommandLine, environment: dict[str, str], words: tuple[str, ...], fallback: bool
+) -> None:
+    variables = {f"PREFETCH_{name}": value for name, value in environment.items()}
+    done = await cli("client-config", "k3s", *CACHE, *words, env=variables)
+    assert done.code == 0, done.stderr
+    assert ("disable-default-registry-endpoint" not in done.stdout) is fallback
+
+
+async def test_a_key_with_a_password_is_not_shown(cli: CommandLine) -> None:
+    auth = cli.home / "auth.json"
+    entry = {"username": "a", "password": "b"}
+    auth.write_text(json.dumps({"auths": {"https://u:hunter2@elsewhere": entry}}))
+    done = await cli("client-config", "k3s", *CACHE, "--auth-file", auth)
+    assert done.code == 0
+    assert "nothing here asks …@elsewhere" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 async def test_the_list_names_every_target(cli: CommandLine) -> None:

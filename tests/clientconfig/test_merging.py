@@ -258,7 +258,7 @@ def test_toml_without_a_final_newline() -> None:
     ("target", "existing"),
     [
         ("buildkit", 'registry."docker.io".mirrors = ["o"]\nregistry."quay.io".http = true\n'),
-        ("docker", '{"b": 1e400}'),
+        ("docker", '{"b": "\ue0001\ue000"}'),
     ],
 )
 def test_what_cannot_be_merged_without_a_loss_is_refused(target: str, existing: str) -> None:
@@ -271,6 +271,38 @@ def test_json_with_half_a_surrogate_pair() -> None:
     found = merged("docker", '{"a": "\\ud800"}')
     found.text.encode()
     assert json.loads(found.text)["a"] == "\ud800"
+
+
+@pytest.mark.parametrize("number", ["1e400", "-0.10", "1E+2", "0", "9" * 5000, "1.0e-400"])
+def test_numbers_in_json_stay_as_they_are_written(number: str) -> None:
+    for more in ("", ', "b": "\\ud800"'):
+        text = merged("docker", f'{{"a": [{number}, {{"x": {number}}}]{more}}}').text
+        found = json.loads(text, parse_int=str, parse_float=str)
+        assert found["a"] == [number, {"x": number}]
+        assert found["registry-mirrors"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_what_is_no_number_in_json_is_refused(number: str) -> None:
+    with pytest.raises(UsageError, match=f"not valid JSON: {number} is no JSON number"):
+        merged("docker", f'{{"a": {number}}}')
+
+
+@pytest.mark.parametrize("target", ["podman", "crio"])
+def test_a_table_without_a_prefix_is_for_its_location(target: str) -> None:
+    existing = '[[registry]]\nlocation = "docker.io"\n# kept\ninsecure = false\n'
+    found = merged(target, existing, plan(registries=("docker.io",)))
+    [table] = tomllib.loads(found.text)["registry"]
+    assert (table["prefix"], table["insecure"]) == ("docker.io", False)
+    assert table["mirror"]
+    assert "# kept" in found.text
+    assert found.replaced == ()
+
+
+def test_what_makes_yaml_parsers_fail_is_one_line() -> None:
+    for text in ("a: !!int ''", "a: &a [x]\n" + "b: !!set {? x}"):
+        with pytest.raises(UsageError, match="there: a tag in line"):
+            merged("k3s", text)
 
 
 def test_an_empty_value_is_filled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_docker_says_what_its_containerd_store_would_do(tmp_path: Path) -> None:
         ("k3s", "a: " + "[" * 5000),
         ("docker", "[" * 100_000),
         ("k3s", "\ud800"),
+        ("k3s", "mirrors: {docker.io: {endpoint: https://c}}"),
+        ("k3s", "mirrors: !!int ''"),
+        ("k3s", "a: !!timestamp x"),
+        ("k3s", "a: !!python/object:os.system x"),
+        ("talos", "a: !!binary x"),
+        ("docker", '{"registry-mirrors": "https://c"}'),
+        ("buildkit", "[registry.'docker.io']\nmirrors = 'c'\n"),
+        ("talos", "machine: {registries: {mirrors: {docker.io: {endpoints: c}}}}"),
+        ("k3s", "x" * (1 << 20)),
     ],
 )
 def test_what_is_no_such_file_is_one_line(target: str, text: str, tmp_path: Path) -> None:
@@ -178,6 +188,38 @@ def test_what_is_no_such_file_is_one_line(target: str, text: str, tmp_path: Path
         read_routes(target, file, ["docker.io"])
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_cannot_grow_without_bound(steps: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    text = "a0: &a0 {k: 1}\n"
+    for number in range(1, 30):
+        step = steps.format(", ".join([f"*a{number - 1}"] * 10))
+        text += f"a{number}: &a{number} {step}\n"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="more than 200,000 entries, aliases counted"):
+        read_routes("k3s", file, ["docker.io"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: not a regular file"):
+        read_routes("k3s", tmp_path / "pipe", ["docker.io"])
+
+
+def test_a_password_in_a_nodes_url_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "registries.yaml"
+    url = "https://user:hunter2@cache.example:5000/x?token=hunter2#hunter2"
+    file.write_text(f"mirrors: {{docker.io: {{endpoint: ['{url}']}}}}\n")
+    found = route("k3s", file)
+    assert found.described() == "cache.example:5000/x, then docker.io itself"
+    hosts = tmp_path / "docker.io/hosts.toml"
+    hosts.parent.mkdir()
+    hosts.write_text(f"server = '{url}'\n[host.'{url}']\ncapabilities = ['pull']\n")
+    found = route("containerd", tmp_path)
+    assert found.note == "cache.example:5000/x: not for all pulls (capabilities)"
+    assert "hunter2" not in found.described()
 
 
 @pytest.mark.parametrize("target", READERS)

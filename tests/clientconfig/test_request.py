@@ -96,6 +96,12 @@ def test_without_registries_the_configured_ones_are_mirrored() -> None:
             {"mirrors": ("quay.io=https://m", "quay.io=https://quay.io"), "fallback": False},
             "is quay.io itself",
         ),
+        (
+            {"mirrors": ("docker.io=https://docker.io",), "cache_urls": ()},
+            "--mirror docker.io: https://docker.io is docker.io itself (give a mirror before it",
+        ),
+        ({"rewrites": ("a=b", "c=d", "a=e")}, "--rewrite: 'a' is given twice"),
+        ({"ca_files": ("",)}, "--ca-file: expected PATH or HOST=PATH"),
         ({"rewrites": ("library",)}, "expected REGEX=REPLACEMENT"),
         ({"rewrites": ("(=x",)}, "no regular expression"),
         ({"cert_files": ("c.pem",)}, "--cert-file and --key-file go together"),
@@ -122,6 +128,12 @@ def test_a_file_for_one_host_stands_before_the_one_for_all() -> None:
         "cache.example:5000": "all.pem",
         "b.example": "b.pem",
     }
+
+
+@pytest.mark.parametrize("path", ["/etc/a=b.pem", "./x=y/ca.pem", "/ca.pem", "ca.pem"])
+def test_a_path_may_have_an_equals_sign_in_it(path: str) -> None:
+    assert plan(ca_files=(path,)).tls["cache.example:5000"].ca_file == path
+    assert plan(ca_files=(f"cache.example:5000={path}",)).tls["cache.example:5000"].ca_file == path
 
 
 def test_a_file_may_be_for_a_registry_itself() -> None:

@@ -61,7 +61,7 @@ serve:
   misses_per_second: 7.5
   max_fetches: 16
 schedule:
-  - {name: nightly, cron: "0 3 * * *", sources: [images.txt], jitter: 5m}
+  - {name: nightly, cron: "0 3 * * *", sources: [images.txt], jitter: 5m, timezone: Europe/Berlin}
 """
 
 
@@ -112,7 +112,7 @@ def test_the_whole_contract(tmp_path: Path) -> None:
         max_fetches=16,
     )
     assert built.schedule == (
-        ScheduleEntry("nightly", "0 3 * * *", (tmp_path / "images.txt",), 300.0),
+        ScheduleEntry("nightly", "0 3 * * *", (tmp_path / "images.txt",), 300.0, "Europe/Berlin"),
     )
 
 
@@ -279,6 +279,28 @@ def test_all_platforms(tmp_path: Path) -> None:
         (
             "schedule: [{name: a, cron: daily}]",
             "schedule.0.cron: expected five fields as in",
+        ),
+        *(
+            (
+                f"schedule: [{{name: {name}, cron: 0 3 * * *}}]",
+                "schedule.0.name: expected at most 100 printable characters",
+            )
+            for name in ("a" * 101, r'"\e[31m"', r'"a\nb"')
+        ),
+        (
+            "schedule: [{name: a, cron: 0 3 30 2 *}]",
+            "schedule.0.cron: expected a day that comes, got '0 3 30 2 *'",
+        ),
+        *(
+            (
+                f"schedule: [{{name: a, cron: 0 3 * * *, timezone: {zone}}}]",
+                "schedule.0.timezone: expected a time zone",
+            )
+            for zone in ("CEST5", "Europe", "../UTC", "''", "'a b'", "3")
+        ),
+        (
+            "schedule: [{name: a, cron: 0 3 * * *, sources: [b]}, {name: c, cron: 0 4 * * *}]",
+            ": schedule.1.sources: a value is required without `sources`",
         ),
         ("schedule: [{name: a, cron: 99 * * * *}]", "expected a minute from 0 to 59, got '99'"),
         (

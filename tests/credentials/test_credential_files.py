@@ -130,6 +130,7 @@ def test_helpers_by_registry_and_for_all() -> None:
         (b"[]", "config.json: the file is not a JSON object"),
         (b'{"auths": []}', "config.json: auths is not a JSON object"),
         (b'{"auths": {"a": "b"}}', "config.json: auths['a'] is not a JSON object"),
+        (b'{"auths": {"https://u:hunter2@a/v1/": 1}}', "config.json: auths['\\u2026@a/v1/'] is"),
         (b'{"auths": {"a": {"auth": 1}}}', "config.json: auths['a'].auth is not a string"),
         (b'{"auths": {"a": {"auth": "hunter2!"}}}', "auths['a'].auth is not valid base64"),
         (b'{"auths": {"a": {"auth": "aHVudGVyMg=="}}}', "auths['a'].auth is not of the form"),

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +206,6 @@ async def test_the_cache_serves_what_a_job_has_synced(
     assert [each["command"] for each in await world.runs()] == ["sync"]
 
 
-@pytest.mark.skipif(find_spec("prefetch.scheduler") is None, reason="serve has no schedule yet")
 async def test_the_cache_syncs_by_its_schedule(start: Start, free_port: int) -> None:
     world = await start(limit=100)
     objects = await world.apply([], shipped_config())

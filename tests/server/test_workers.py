@@ -108,6 +108,7 @@ status = workers.supervise(
     options["count"], globals()[options["mode"]], drain=options["drain"],
     tell=lambda event, /, **facts: say("told", event=event, facts=facts),
     died=lambda index: say("died", index=index),
+    roles={int(index): role for index, role in options.get("roles", {}).items()},
 )
 say("end", same=state() == before)
 sys.exit(status)
@@ -289,6 +290,16 @@ def test_a_configuration_error_ends_everything(start: Start) -> None:
     assert fleet.end() == 2
     assert [line["signal"] for line in fleet.lines("got")] == ["SIGTERM"]
     assert fleet.told("worker died") == []
+
+
+def test_what_the_workers_can_do_without_is_started_again_whatever_it_says(start: Start) -> None:
+    fleet = start("misconfigured", roles={1: "scheduler"})
+    died = fleet.wait_for(2, "told", event="scheduler died")
+    assert died[0]["facts"] == {"worker": None, "status": 2, "restart_in": 0.1}
+    (survivor,) = fleet.lines("start")
+    assert alive(survivor["pid"])
+    assert fleet.told("worker died") == fleet.lines("got") == []
+    assert fleet.stop() == 0
 
 
 def test_an_error_of_the_users_is_told_in_one_line(start: Start) -> None:

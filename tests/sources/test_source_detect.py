@@ -108,26 +108,26 @@ def test_a_huge_file_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_and_standard_input(tmp_path: Path) -> None:
     path = tmp_path / "images.txt"
     path.write_text("nginx\nbad line\n")
-    parsed = load(path, io.BytesIO())
+    parsed = load(path, io.BytesIO)
     assert parsed.selectors[0].origin.source == str(path)
     assert str(parsed.errors[0]).startswith(f"{path}:2: ")
-    parsed = load("-", io.BytesIO(b"redis\n?\n"))
+    parsed = load("-", lambda: io.BytesIO(b"redis\n?\n"))
     assert str(parsed.selectors[0].reference) == "docker.io/library/redis:latest"
     assert str(parsed.errors[0]).startswith("-:2: ")
 
 
 def test_missing_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such file: nginx:1.27 \(.*--image nginx:1.27\)"):
-        load("nginx:1.27", io.BytesIO())
+        load("nginx:1.27", io.BytesIO)
     with pytest.raises(UsageError) as caught:
-        load(str(tmp_path / "No Such File"), io.BytesIO())
+        load(str(tmp_path / "No Such File"), io.BytesIO)
     assert caught.value.hint is None
     with pytest.raises(UsageError, match=r"there is no \.yaml, \.yml or \.json file in it"):
-        load(tmp_path, io.BytesIO())
+        load(tmp_path, io.BytesIO)
     with pytest.raises(UsageError, match="is not a file's path"):
-        load("a\0b", io.BytesIO())
+        load("a\0b", io.BytesIO)
     with pytest.raises(UsageError, match="File name too long"):
-        load("x" * 5000, io.BytesIO())
+        load("x" * 5000, io.BytesIO)
 
 
 def test_a_directory_is_all_the_objects_in_it(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_directory_is_all_the_objects_in_it(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    parsed = load(tmp_path, io.BytesIO())
+    parsed = load(tmp_path, io.BytesIO)
     assert [
         selector.reference.repository.path for selector in parsed.selectors if selector.reference
     ] == [
@@ -159,7 +159,7 @@ def test_a_directory_is_all_the_objects_in_it(tmp_path: Path) -> None:
 
 def test_a_file_whose_reading_fails() -> None:
     with pytest.raises(UsageError, match="cannot be read: Input/output error"):
-        load("/proc/self/mem", io.BytesIO())
+        load("/proc/self/mem", io.BytesIO)
 
 
 @settings(max_examples=200, deadline=None)

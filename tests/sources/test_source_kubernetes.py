@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from prefetch.sources import kubernetes
 from prefetch.sources.detect import parse
+from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import Demand, Parsed
 from prefetch.sources.yamltree import read
 
@@ -154,23 +156,64 @@ def test_how_many_pods_a_workload_starts(kind: str, replicas: object, pods: int)
     assert demand(objects(workload)).pods == pods
 
 
+def test_merge_keys_bring_images() -> None:
+    text = b"""\
+kind: Pod
+spec:
+  initContainers: [&base {image: "base:1"}]
+  containers: [{<<: *base, name: web}]
+"""
+    assert images(parse(text, "x.yaml")) == ["base", "base"]
+
+
 def test_places_of_ones_own() -> None:
     document = {
+        "apiVersion": "example.com/v1beta1",
         "kind": "Engine",
         "metadata": {"name": "e"},
         "spec": {
             "image": "a:1",
             "workers": [{"image": "b:1"}, {"name": "none"}, {"image": "c:1"}],
             "odd": {"image": {"x": 1}},
+            "template": {"spec": {"containers": [{"image": "d:1"}], "initContainers": None}},
+            "pod": {"containers": [{"image": "e:1"}]},
         },
     }
     node = read(json.dumps(document), "x")
     assert node is not None
-    paths = ["spec.image", "spec.workers[].image", "spec.none.image", "spec.image[].x"]
-    assert images(kubernetes.parse(node, "x", paths)) == ["a", "b", "c"]
-    assert "Engine e: spec.odd.image is no image" in str(
-        kubernetes.parse(node, "x", ["spec.odd.image"]).errors[0]
-    )
+
+    def parsed(*paths: str, version: str = "example.com/v1", kind: str = "Engine") -> Parsed:
+        return kubernetes.parse(node, "x", [CustomKind(version, kind, "engines", paths)])
+
+    paths = ("spec.image", "spec.workers[].image", "spec.none.image", "spec.image[].x", "spec.pod")
+    # What is where pods usually are is found anyway.
+    assert images(parsed(*paths)) == ["d", "a", "b", "c", "e"]
+    assert images(parsed("spec.other", "spec.pod.containers[].image")) == ["d", "e"]
+    assert images(parsed("spec.image", kind="Motor")) == ["d"]
+    assert images(parsed("spec.image", version="other.com/v1")) == ["d"]
+    assert "Engine e: spec.odd.image is no image" in str(parsed("spec.odd.image").errors[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("api_version", ""),
+        ("api_version", "../v1"),
+        ("kind", "engine"),
+        ("kind", "En/gine"),
+        ("resource", "../pods"),
+        ("resource", "Engines"),
+        ("path", ""),
+        ("path", "spec..image"),
+        ("path", ".spec"),
+        ("path", "spec[0]"),
+    ],
+)
+def test_a_kind_of_ones_own_that_can_be_none(field: str, value: str) -> None:
+    fields = {"api_version": "a.com/v1", "kind": "E", "resource": "es", "path": "spec.image"}
+    fields[field] = value
+    with pytest.raises(ValueError, match=re.escape(repr(value))):
+        CustomKind(fields["api_version"], fields["kind"], fields["resource"], (fields["path"],))
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,21 @@ def test_nothing_but_source_errors_comes_of_any_bytes(data: bytes) -> None:
     for error in parsed.errors:
         assert isinstance(error, SourceError)
         assert str(error).isprintable()
+
+
+def test_a_line_that_says_the_same_again_is_read_once() -> None:
+    parsed = text.parse(b"nginx:1\n  # x\nnginx:1\nnginx:1 # again\n?\n?\n" * 2, "list")
+    assert [each.origin.line for each in parsed.selectors] == [1, 4]
+    assert [error.line for error in parsed.errors] == [5, 6, 11, 12]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_lines_are_counted_over_blocks(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_BLOCK", 7)
+    parsed = text.parse(b"".join(b"app:%d" % n + end * 2 for n in range(50)), "list")
+    assert [each.origin.line for each in parsed.selectors] == list(range(1, 101, 2))
+
+
+def test_a_comment_may_be_in_any_encoding() -> None:
+    parsed = text.parse(b"nginx\n# f\xfcr alle\n" + b"#" * 9000, "list")
+    assert (len(parsed.selectors), parsed.errors) == (1, [])

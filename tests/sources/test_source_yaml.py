@@ -120,9 +120,13 @@ def test_a_bad_entry_is_told_and_the_rest_goes_on() -> None:
         ("a: &a [*a]\n", "unknown alias 'a'"),
         ("a: !!python/object/apply:os.system ['true']\n", "the tag "),
         ("? [a]\n: b\n", "a key must be text"),
-        ("[" * 200_000, "nested deeper than 32 levels"),
-        ("- " * 200_000, "nested deeper than 32 levels"),
+        ("[" * 200_000, "nested deeper than 64 levels"),
+        ("- " * 200_000, "nested deeper than 64 levels"),
         ("a: \x07\n", "not valid YAML"),
+        ("a: {<<: 1}\n", "l.yaml:1: << takes a mapping, or a list of mappings"),
+        ("a: {<<: [{}, ~]}\n", "<< takes a mapping, or a list of mappings"),
+        ("a: {<<: {}, <<: {}}\n", "duplicate key '<<'"),
+        ("a: &a {<<: *a}\n", "unknown alias 'a'"),
     ],
 )
 def test_hostile_documents_are_refused(text: str, message: str) -> None:
@@ -139,6 +143,57 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
     with pytest.raises(SourceError, match="aliases counted"):
         read(bomb, "bomb")
     assert time.monotonic() - started < 5
+
+
+def test_collections_do_not_nest_deeper_through_aliases_than_they_may() -> None:
+    steps = "".join(f"a{n}: &a{n} {'[' * 30}*a{n - 1}{']' * 30}\n" for n in range(1, 50))
+    with pytest.raises(SourceError, match="nested deeper than 64 levels"):
+        read(f"a0: &a0 [x]\n{steps}", "x")
+
+
+@pytest.mark.parametrize(
+    "step", ["{<<: [%s], %d: 1}", "{<<: %s, %d: 1, x: [%s]}"], ids=["lists", "both"]
+)
+def test_merges_cannot_grow_without_bound(step: str) -> None:
+    text = "a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(1000)) + "}\n"
+    for n in range(1, 12):
+        many = ", ".join([f"*a{n - 1}"] * 10)
+        values = (many, n) if step.count("%") == 2 else (f"*a{n - 1}", n, many)
+        text += f"a{n}: &a{n} {step % values}\n"
+    started = time.monotonic()
+    with pytest.raises(SourceError, match="aliases counted"):
+        read(text, "bomb")
+    assert time.monotonic() - started < 5
+
+
+def test_merge_keys_are_followed() -> None:
+    text = """\
+        one: &one {a: 1, b: 1, c: 1}
+        two: &two {b: 2, d: 2}
+        both: {c: 3, <<: [*one, *two], e: 3}
+        here: {<<: {x: 1}, x: 2}
+        chain: {<<: &three {<<: *one, z: 1}}
+        text: {"<<": 1}
+        """
+    found = plain(read(textwrap.dedent(text), "x"))
+    assert isinstance(found, dict)
+    assert found["both"] == {"a": 1, "b": 1, "c": 3, "d": 2, "e": 3}
+    assert found["here"] == {"x": 2}
+    assert found["chain"] == {"a": 1, "b": 1, "c": 1, "z": 1}
+    assert found["text"] == {"<<": 1}
+
+
+def test_what_is_merged_has_the_line_where_it_stands() -> None:
+    parsed = parse("""\
+        images:
+          - &base {image: 'A b', priority: 1}
+          - {<<: *base, image: b}
+          - {<<: *base}
+        """)
+    assert [str(error).partition(":")[2].partition(":")[0] for error in parsed.errors] == ["2", "2"]
+    assert [(str(each.reference), each.priority) for each in parsed.selectors] == [
+        ("docker.io/library/b:latest", 1)
+    ]
 
 
 def test_an_alias_in_good_faith_is_followed() -> None:

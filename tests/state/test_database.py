@@ -116,6 +116,8 @@ async def test_a_database_of_the_first_schema_is_brought_up_with_all_it_holds(
     def rows() -> dict[str, list[tuple[object, ...]]]:
         with contextlib.closing(sqlite3.connect(path)) as database:
             found = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in KEPT}
+            # What later schemas add is at the end.
+            found["image_references"] = [row[:14] for row in found["image_references"]]
             known = database.execute("SELECT digest, media_type, size FROM manifests").fetchall()
             return found | {"manifests": known}
 
@@ -124,7 +126,7 @@ async def test_a_database_of_the_first_schema_is_brought_up_with_all_it_holds(
         database.executescript(FIRST_SCHEMA)
     before = rows()
     assert all(before.values())
-    with pytest.raises(StateError, match="has schema 0001, this prefetch needs 0002") as caught:
+    with pytest.raises(StateError, match="has schema 0001, this prefetch needs 0004") as caught:
         await opened(path)
     assert caught.value.hint == "run `prefetch db upgrade`"
     assert rows() == before
@@ -253,7 +255,8 @@ async def test_read_only_database(state: State) -> None:
 
 async def test_full_disk(state: State) -> None:
     await state.read(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1"))
-    grow = "INSERT INTO runs VALUES ('a', hex(zeroblob(1000000)), 0, 0, '', 0, 0, 0)"
+    columns = "id, command, started_at, images, pulls, bytes_fetched"
+    grow = f"INSERT INTO runs ({columns}) VALUES ('a', hex(zeroblob(1000000)), 0, 0, 0, 0)"
     with pytest.raises(StateError, match="no space left for the database"):
         await state.run(lambda c: c.exec_driver_sql(grow))
     assert await state.runs.list() == []

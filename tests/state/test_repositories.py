@@ -10,6 +10,8 @@ from prefetch.state.database import State
 from prefetch.state.records import (
     BlobRecord,
     ChildRecord,
+    EntryHistory,
+    EntryTotal,
     LinkRecord,
     ManifestRecord,
     ReferenceRecord,
@@ -182,6 +184,37 @@ async def test_runs(state: State) -> None:
     assert [run.id for run in await state.runs.list()] == [second, first]
     assert [run.id for run in await state.runs.list(1)] == [second]
     assert await state.runs.get("other") is None
+
+
+async def test_runs_of_an_entry_of_the_schedule(state: State) -> None:
+    later = NOW.replace(year=2027)
+    assert await state.runs.of_entry("nightly") == EntryHistory()
+    await state.runs.start("sync", NOW)
+    first = await state.runs.start("schedule", NOW, entry="nightly", cause="first")
+    other = await state.runs.start("schedule", NOW, entry="other", cause="first")
+    for run_id, moment in ((first, later), (other, NOW)):
+        waiting = RunImageRecord("a:1", "deferred", retry_at=moment)
+        failed = RunImageRecord("b:1", "failed", retry_at=NOW)
+        await state.runs.record(
+            run_id, [waiting, replace(waiting, reference="c:1", retry_at=None), failed]
+        )
+        await state.runs.finish(run_id, "failed", NOW)
+    history = await state.runs.of_entry("nightly")
+    assert [(run.id, run.entry, run.cause) for run in history.runs] == [(first, "nightly", "first")]
+    assert (history.deferred, history.retry_at) == (2, later)
+    # What counts is the newest run alone.
+    second = await state.runs.start("schedule", later, entry="nightly", cause="retry")
+    history = await state.runs.of_entry("nightly")
+    assert [run.id for run in history.runs] == [second, first]
+    assert (history.deferred, history.retry_at) == (0, None)
+    assert [run.id for run in (await state.runs.of_entry("nightly", 1)).runs] == [second]
+    # One that goes on has no outcome yet.
+    assert await state.runs.entry_totals() == [
+        EntryTotal("nightly", "failed", 1, NOW),
+        EntryTotal("other", "failed", 1, NOW),
+    ]
+    await state.runs.finish(second, "failed", later)
+    assert (await state.runs.entry_totals())[0] == EntryTotal("nightly", "failed", 2, later)
 
 
 async def test_calls_at_once_wait_for_each_other(state: State) -> None:

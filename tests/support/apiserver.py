@@ -46,8 +46,14 @@ class ApiServer:
     """
 
     def __init__(
-        self, directory: Path, authority: trustme.CA, tokens: Mapping[str, str], port: int
+        self,
+        directory: Path,
+        authority: trustme.CA,
+        tokens: Mapping[str, str],
+        port: int,
+        store: str,
     ) -> None:
+        self._store = store
         self.url = f"https://127.0.0.1:{port}"
         self.ca_file = directory / "ca.pem"
         self._directory = directory
@@ -180,6 +186,14 @@ class ApiServer:
         )
         return await finish(process, stdin=stdin)
 
+    async def forget(self) -> None:
+        """Drop the history, as etcd does every few minutes: lists that are under way expire."""
+        async with aiohttp.ClientSession(self._store) as session:
+            put = {"key": base64.b64encode(b"later").decode()}
+            later = accepted(await ask(session, "POST", "/v3/kv/put", put))
+            compaction = {"revision": later["header"]["revision"], "physical": True}
+            accepted(await ask(session, "POST", "/v3/kv/compaction", compaction))
+
     def run(self, *command: str | Path) -> None:
         """Start a program that ends when this does; it logs to a file that is called as it is."""
         name = Path(command[0]).name
@@ -263,7 +277,7 @@ async def start_api_server(
     authority = trustme.CA()
     _write_files(directory, authority, groups, tokens)
     port, store = free_port(), f"http://127.0.0.1:{free_port()}"
-    server = ApiServer(directory, authority, tokens, port)
+    server = ApiServer(directory, authority, tokens, port, store)
     try:
         server.run("etcd", *_etcd_flags(directory, store))
         server.run(path_of("kube-apiserver"), *_server_flags(directory, store, port), *flags)

@@ -1,0 +1,175 @@
+"""`schedule`: timed syncs, in a process of their own; also what `serve` runs beside its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+
+from prefetch.app.requests import Place
+from prefetch.app.runtime import open_runtime, open_state, settings_at
+from prefetch.app.signals import run
+from prefetch.app.timedsync import TimedSync
+from prefetch.clock import SystemClock
+from prefetch.config.settings import ScheduleEntry, Settings
+from prefetch.errors import ConfigError, PrefetchError, UsageError
+from prefetch.events import Stream
+from prefetch.scheduler.keeper import Means, Scheduler
+from prefetch.scheduler.plan import Cause, Entry
+from prefetch.scheduler.status import Status, statuses
+from prefetch.scheduler.ticks import Ticks
+from prefetch.server.accesslog import Logs, ServerLog
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRequest:
+    """What `schedule` is asked for."""
+
+    place: Place
+    log_level: str = "info"
+    log_format: str = "text"
+
+
+def run_schedule(request: ScheduleRequest) -> int:
+    """Keep the schedule until SIGTERM or SIGINT; returns the exit status.
+
+    Raises UsageError, ConfigError, StoreError and StateError before anything is run.
+    """
+    settings = _scheduled(request.place)
+    # What is wrong is told at once, not at three in the morning.
+    check_schedule(settings)
+
+    async def opened() -> None:
+        async with open_runtime(settings, request.place, Stream().emit):
+            pass
+
+    asyncio.run(opened())
+    return keep_schedule(settings, request, hasty=True)
+
+
+def keep_schedule(settings: Settings, request: ScheduleRequest, *, hasty: bool = False) -> int:
+    """The same in a process that has nothing else to do; its errors go to the log.
+
+    `hasty`: a second signal ends the process at once.
+    """
+    # The configuration is read below; until then there is nothing to read again.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    clock = SystemClock()
+    logs = Logs.open(form=request.log_format, level=request.log_level, clock=clock)
+    try:
+        asyncio.run(_Keeping(settings, request.place, logs.server, hasty=hasty).run())
+    except PrefetchError as error:
+        logs.server.error("cannot keep the schedule", reason=str(error))
+        return error.exit_code
+    finally:
+        logs.close()
+    return 0
+
+
+def check_schedule(settings: Settings) -> None:
+    """Raises UsageError when the entries' times cannot be told here."""
+    for each in settings.schedule:
+        _entry(each)
+
+
+def list_schedule(place: Place) -> list[Status]:
+    """What the entries did, and what is next. Raises UsageError without a schedule."""
+    settings = _scheduled(place)
+
+    async def listed() -> list[Status]:
+        async with open_state(settings) as state:
+            entries = [(_entry(each), each.cron) for each in settings.schedule]
+            return await statuses(entries, state.runs, state.locks, state.clock.now())
+
+    found, _ = run(lambda _: listed())
+    return found
+
+
+class _Keeping:
+    """The schedule in its process: settings that may change, and what ends it."""
+
+    def __init__(self, settings: Settings, place: Place, log: ServerLog, *, hasty: bool) -> None:
+        self._settings = settings
+        self._place = place
+        self._log = log
+        self._hasty = hasty
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, number)
+        async with open_state(self._settings) as state:
+            state.locks.mkdir(parents=True, exist_ok=True)
+            means = Means(state.runs, state.locks, self._work, state.clock, self._log)
+            scheduler = Scheduler(means)
+            loop.add_signal_handler(signal.SIGHUP, self._told_to_reload, scheduler)
+            if not self._reload(scheduler):
+                self._keep(scheduler, self._settings)
+            try:
+                await scheduler.until(self._stop)
+            finally:
+                self._stop.set()
+                await scheduler.close()
+
+    def _told_to_stop(self, number: int) -> None:
+        if self._stop.is_set() and self._hasty:
+            os._exit(128 + number)
+        self._log.info("stopping", signal=signal.Signals(number).name)
+        self._stop.set()
+
+    def _keep(self, scheduler: Scheduler, settings: Settings) -> None:
+        scheduler.keep([_entry(each) for each in settings.schedule])
+        self._settings = settings
+
+    def _told_to_reload(self, scheduler: Scheduler) -> None:
+        if self._reload(scheduler):
+            self._log.info("configuration reloaded", entries=len(self._settings.schedule))
+
+    def _reload(self, scheduler: Scheduler) -> bool:
+        """Read the configuration again; one that cannot be used changes nothing."""
+        try:
+            self._keep(scheduler, _reloaded(self._settings, self._place))
+        except PrefetchError as error:
+            self._log.error("the configuration is not used", reason=str(error))
+            return False
+        return True
+
+    async def _work(self, name: str, cause: Cause) -> None:
+        settings = self._settings
+        entry = next((each for each in settings.schedule if each.name == name), None)
+        if entry is not None:
+            sync = TimedSync(settings, self._place, entry, cause, self._log, self._stop.is_set)
+            await sync.run()
+
+
+def _reloaded(old: Settings, place: Place) -> Settings:
+    """The configuration as it is now, for a process that has begun with `old`.
+
+    A scheduler that is started again may begin with what its supervisor had read long ago. Raises
+    ConfigError; also when the data would be elsewhere, since what is open stays open.
+    """
+    new = settings_at(place)
+    for key, before, after in (
+        ("data_dir", old.data_dir, new.data_dir),
+        ("state_url", old.database_url, new.database_url),
+    ):
+        if before != after:
+            raise ConfigError(f"{new.path}: {key}: a change of it takes a restart")
+    return new
+
+
+def _scheduled(place: Place) -> Settings:
+    settings = settings_at(place)
+    if not settings.schedule:
+        where = "and no configuration file" if settings.path is None else f"in {settings.path}"
+        raise UsageError(
+            f"there is no schedule {where}", hint="docs/scheduling.md says how to write one"
+        )
+    return settings
+
+
+def _entry(configured: ScheduleEntry) -> Entry:
+    ticks = Ticks(configured.cron, configured.timezone)
+    return Entry(configured.name, ticks, configured.jitter)

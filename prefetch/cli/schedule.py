@@ -1,0 +1,76 @@
+"""`prefetch schedule`: timed syncs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from prefetch.cli.options import Globals, command_options, option, output_option
+
+if TYPE_CHECKING:
+    from prefetch.scheduler.status import Status
+
+
+@click.command(
+    epilog="Exit status: 0 after SIGTERM or SIGINT, when a sync under way has ended in order; "
+    "1 something failed; 2 usage or configuration."
+)
+@option("--list", "listed", is_flag=True, help="Print the entries and what is next; run nothing.")
+@output_option()
+@command_options
+def schedule(common: Globals, *, listed: bool, output: str) -> None:
+    """Run the configuration's schedule, until SIGTERM or SIGINT.
+
+    Each entry is a sync, within the budget, at the times of a crontab line. What
+    was put off is tried again when its budget should be back, what was missed is
+    caught up once. `serve` does the same beside its workers; one run of an entry
+    at a time, whichever process it is in. SIGHUP reads the configuration again.
+
+    \b
+    Examples:
+      prefetch schedule
+      prefetch schedule --list
+      prefetch schedule --list -o json
+    """
+    from prefetch.cli.request import place
+
+    if listed:
+        from prefetch.app.schedule import list_schedule
+
+        print_schedule(list_schedule(place(common)), output)
+        return
+    if output != "text":
+        raise click.UsageError("-o json goes with --list")
+    from prefetch.app.schedule import ScheduleRequest, run_schedule
+
+    sys.exit(run_schedule(ScheduleRequest(place(common), common.server_level, common.log_format)))
+
+
+def print_schedule(found: list[Status], output: str) -> None:
+    """The entries, as a list of objects or a table."""
+    from prefetch.cli.report import print_json
+    from prefetch.cli.text import table
+
+    if output == "json":
+        print_json([status.document() for status in found])
+        return
+    header = ("ENTRY", "NEXT", "WHY", "LAST", "OUTCOME", "DEFERRED ", "UNTIL")
+    click.echo(table(header, [_row(status) for status in found]))
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    from prefetch.cli.text import local
+
+    last, history = status.last, status.history
+    outcome = "-" if last is None else last.outcome or "unfinished"
+    return (
+        status.entry.name,
+        local(status.plan.at),
+        str(status.plan.cause),
+        local(last.started_at if last else None),
+        "running" if status.running else outcome,
+        str(history.deferred),
+        local(history.retry_at),
+    )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from prefetch.scheduler.plan import Cause, Entry, Plan, next_run
+from prefetch.scheduler.ticks import Ticks
+from prefetch.state.records import EntryHistory, RunRecord
+
+NIGHTLY = Entry("nightly", Ticks("0 3 * * *", "UTC"), jitter=300.0)
+NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
+TICK = datetime(2026, 5, 6, 3, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def run(started: datetime, outcome: str | None = "complete", **facts: Any) -> RunRecord:
+    finished = None if outcome is None else started + MINUTE
+    return RunRecord("id", "schedule", started, finished, outcome, **facts)
+
+
+def planned(
+    *runs: RunRecord, now: datetime = NOON, covered: datetime | None = None, **waiting: Any
+) -> Plan:
+    return next_run(NIGHTLY, EntryHistory(runs, **waiting), now, covered=covered)
+
+
+def test_an_entry_that_has_never_been_run_is_run_at_once() -> None:
+    assert planned() == Plan(NOON, Cause.FIRST)
+
+
+def test_then_at_the_next_tick_with_its_jitter() -> None:
+    assert planned(run(NOON - MINUTE)) == Plan(TICK, Cause.TICK, 300.0)
+
+
+@pytest.mark.parametrize("days", [1, 2, 40])
+def test_ticks_that_were_missed_are_caught_up_once(days: int) -> None:
+    assert planned(run(NOON - timedelta(days=days))) == Plan(NOON, Cause.MISSED, 300.0)
+    # Begun at noon, it has them all behind it.
+    assert planned(run(NOON), now=NOON + MINUTE).at == TICK
+
+
+def test_a_tick_that_has_only_just_passed_is_no_missed_one() -> None:
+    now = TICK + timedelta(seconds=5)
+    assert planned(run(NOON), now=now) == Plan(TICK, Cause.TICK, 300.0)
+
+
+def test_a_long_run_covers_the_ticks_until_its_end() -> None:
+    began = TICK - timedelta(hours=2)
+    last = RunRecord("id", "schedule", began, TICK + 3 * MINUTE, "complete")
+    assert planned(last, now=TICK + 4 * MINUTE).at == TICK + timedelta(days=1)
+
+
+def test_a_skipped_tick_is_covered() -> None:
+    went_on = run(TICK - MINUTE, "complete")
+    now = TICK + timedelta(seconds=1)
+    assert planned(went_on, now=now, covered=now).at == TICK + timedelta(days=1)
+
+
+@pytest.mark.parametrize("outcome", [None, "interrupted"])
+def test_what_was_cut_short_is_gone_on_with(outcome: str | None) -> None:
+    plan = planned(run(NOON - timedelta(hours=1), outcome))
+    assert (plan.at, plan.cause) == (NOON, Cause.RESUMED)
+    # But not ever faster, should it be what ends the process.
+    plan = planned(run(NOON - timedelta(seconds=10), outcome))
+    assert (plan.at, plan.cause) == (NOON + timedelta(seconds=50), Cause.RESUMED)
+
+
+def test_what_was_put_off_is_tried_again_when_the_budget_is_back() -> None:
+    back = NOON + timedelta(hours=1)
+    plan = planned(run(NOON - MINUTE, "deferred"), deferred=3, retry_at=back)
+    assert (plan.at, plan.cause) == (back, Cause.RETRY)
+    assert plan.spread == pytest.approx(60)
+    soon = planned(run(NOON - MINUTE, "failed"), deferred=1, retry_at=NOON + timedelta(seconds=10))
+    # In tens of seconds the caches behind one address are not far apart.
+    assert (soon.cause, soon.spread) == (Cause.RETRY, pytest.approx(0.2))
+
+
+def test_a_tick_that_comes_before_the_retry_goes_first() -> None:
+    plan = planned(run(NOON, "deferred"), deferred=1, retry_at=TICK + MINUTE)
+    assert plan.cause is Cause.TICK
+
+
+def test_without_a_moment_there_is_no_retry() -> None:
+    assert planned(run(NOON - MINUTE, "deferred"), deferred=1).cause is Cause.TICK
+
+
+def test_retries_that_bring_nothing_come_ever_later() -> None:
+    runs = [run(NOON - timedelta(hours=2), "deferred", cause="tick")]
+    pauses = []
+    for _ in range(12):
+        runs.insert(0, run(NOON - MINUTE, "deferred", cause="retry"))
+        plan = planned(*runs, deferred=1, retry_at=NOON - MINUTE)
+        pauses.append((plan.at - NOON).total_seconds())
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
+    # One that brings something is a sign that the forecast is good.
+    runs.insert(0, run(NOON - MINUTE, "deferred", cause="retry", pulls=1))
+    plan = planned(*runs, deferred=1, retry_at=NOON - MINUTE)
+    assert plan.at == NOON + timedelta(seconds=1)
+
+
+def test_a_clock_that_was_set_back_stops_nothing() -> None:
+    future = NOON + timedelta(days=30)
+    assert planned(run(future)).at == TICK
+    assert planned(run(future, None)).at == NOON + MINUTE
+    plan = planned(run(future, "deferred"), deferred=1, retry_at=future)
+    assert plan.at == TICK

@@ -1,0 +1,316 @@
+"""Schedules as processes, against an upstream whose window is seconds long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scheduling import NEVER_SOON, Scheduling, past_runs, turn_back, write_schedule
+
+from support.cache import Cache, ServeFactory
+from support.factories import UpstreamProcessFactory
+from support.processes import CommandLine
+
+NIGHTLY = {"name": "nightly", "cron": NEVER_SOON, "timezone": "UTC"}
+DAILY = {"name": "nightly", "cron": "0 3 * * *", "timezone": "UTC"}
+WINDOW = 4.0
+MIB = 1 << 20
+FOUR = {"repository": "app{n}", "count": 4, "single": True, "layers": 1}
+SLOW = {"name": "slow", "kind": "cdn", "count": None, "bytes_per_second": MIB}
+
+Start = Callable[[Path], Awaitable[Scheduling]]
+
+
+@pytest.fixture
+async def start(cli: CommandLine) -> AsyncIterator[Start]:
+    running = []
+
+    async def begin(config: Path) -> Scheduling:
+        running.append(await Scheduling.start(cli, config))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        await each.end(signal.SIGKILL)
+
+
+async def until(done: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(30):
+        while not (found := done()):
+            await asyncio.sleep(0.05)
+    return found
+
+
+def under_way(cli: CommandLine) -> int:
+    """Bytes on disk of blobs that are not whole yet."""
+    found = 0
+    for each in (cli.data_dir / "ingest").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it is whole by now
+            found += each.stat().st_size
+    return found
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+# ── prefetch schedule ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_was_put_off_comes_when_the_window_returns_and_survives_a_kill(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": 2, "window": WINDOW}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    first = await start(config)
+    (ended,) = await first.wait_for("sync ended", entry="nightly")
+    assert (ended["outcome"], ended["synced"], ended["deferred"]) == ("deferred", 2, 2)
+    assert (ended["pulls"], ended["failed"], ended["unchanged"]) == (2, 0, 0)
+    assert ended["bytes"] > 0
+    assert await first.end(signal.SIGKILL) == -signal.SIGKILL
+
+    second = await start(config)
+    (again,) = await second.wait_for("sync ended", entry="nightly")
+    assert (again["outcome"], again["synced"], again["unchanged"]) == ("complete", 2, 2)
+    assert "retry_at" not in again
+    assert await second.end() == 0
+
+    assert past_runs(cli, "nightly") == [("first", "deferred"), ("retry", "complete")]
+    pulls = [each for each in upstream.requests() if each["counted"]]
+    assert len(pulls) == upstream.pulls == 4
+    # No tick comes for months: the window's return alone has brought it.
+    waited = pulls[2]["started"] - pulls[0]["started"]
+    assert WINDOW <= waited <= WINDOW + 5.0
+
+
+async def test_a_missed_run_is_caught_up_once(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, DAILY)
+    running = await start(config)
+    await running.wait_for("sync ended", cause=None)
+    await running.end(signal.SIGKILL)
+    turn_back(cli, 50 * 3600)
+
+    for _ in range(3):
+        running = await start(config)
+        # When it waits for a tick, all that was due has been run.
+        await running.wait_for("scheduled", cause="tick")
+        await running.end(signal.SIGKILL)
+    assert past_runs(cli, "nightly") == [("first", "complete"), ("missed", "complete")]
+
+
+async def test_two_on_one_state_run_an_entry_once(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(
+        settings={"limit": None}, images=[FOUR], faults=[{**SLOW, "bytes_per_second": 4000}]
+    )
+    config = write_schedule(tmp_path, upstream, NIGHTLY, {**NIGHTLY, "name": "other"})
+    both = [await start(config), await start(config)]
+    for each in both:
+        await each.wait_for("scheduled", 2)
+    await until(lambda: sum(len(each.of("sync ended")) for each in both) == 2)
+    for each in both:
+        assert await each.end(signal.SIGINT) == 0
+    for entry in ("nightly", "other"):
+        assert past_runs(cli, entry) == [("first", "complete")]
+    assert upstream.pulls == 4
+
+
+async def test_told_to_stop_it_cuts_a_sync_short_and_goes_on_later(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    images = [{**FOUR, "count": 1, "layer_size": 4 * MIB}]
+    upstream = await upstream_process(settings={"limit": None}, images=images, faults=[SLOW])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    running = await start(config)
+    await until(lambda: under_way(cli) >= MIB // 2)
+    began = asyncio.get_running_loop().time()
+    assert await running.end() == 0
+    assert asyncio.get_running_loop().time() - began < 5
+    (ended,) = running.of("sync ended")
+    assert (ended["outcome"], ended["deferred"], ended["pulls"]) == ("interrupted", 1, 1)
+    assert past_runs(cli, "nightly") == [("first", "interrupted")]
+
+    upstream.ask("faults", method="DELETE")
+    turn_back(cli, 60)
+    running = await start(config)
+    (again,) = await running.wait_for("sync ended")
+    assert (again["outcome"], again["pulls"]) == ("complete", 0)
+    assert again["bytes"] < 4 * MIB
+    assert await running.end() == 0
+    assert past_runs(cli, "nightly")[1:] == [("resumed", "complete")]
+
+
+async def test_what_fails_is_named_and_ends_nothing(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    lacking = {**NIGHTLY, "name": "lacking", "sources": ["none.txt"]}
+    wrong = {**NIGHTLY, "name": "wrong", "sources": ["wrong.txt"]}
+    (tmp_path / "wrong.txt").write_text(f"{upstream.address}/app0:none\n")
+    config = write_schedule(tmp_path, upstream, lacking, wrong, NIGHTLY)
+    running = await start(config)
+    await running.wait_for("sync ended", entry="nightly", outcome="complete")
+    (failed,) = await running.wait_for("sync failed", entry="lacking")
+    assert failed["reason"].startswith("no such file: ")
+    (named,) = await running.wait_for("image failed", entry="wrong")
+    assert (named["reference"], named["code"]) == (f"{upstream.address}/app0:none", "NOT_FOUND")
+    await running.wait_for("sync ended", entry="wrong", outcome="failed", level="warning")
+    assert await running.end() == 0
+    listed = await cli("--config", config, "schedule", "--list", "-o", "json")
+    assert listed.code == 0, listed.stderr
+    assert [each["last"]["outcome"] for each in listed.json] == ["failed", "failed", "complete"]
+
+
+async def test_the_configuration_is_read_again_and_a_bad_one_refused(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    running = await start(config)
+    await running.wait_for("scheduled", cause="tick")
+    good = config.read_text()
+    config.write_text(good.replace("nightly", "daily").replace(NEVER_SOON, "61 * * * *"))
+    running.process.send_signal(signal.SIGHUP)
+    (refused,) = await running.wait_for("the configuration is not used")
+    assert "schedule.0.cron: expected a minute from 0 to 59" in refused["reason"]
+    config.write_text(good.replace("{", f'{{"data_dir": "{tmp_path}/elsewhere", ', 1))
+    running.process.send_signal(signal.SIGHUP)
+    # --data-dir goes before the file's.
+    await running.wait_for("configuration reloaded")
+    config.write_text(good.replace("nightly", "daily"))
+    running.process.send_signal(signal.SIGHUP)
+    await running.wait_for("sync ended", entry="daily")
+    assert await running.end() == 0
+    assert past_runs(cli, "daily") == [("first", "complete")]
+    assert past_runs(cli, "nightly") == [("first", "complete")]
+
+
+async def test_without_a_schedule_there_is_one_clear_line(cli: CommandLine, tmp_path: Path) -> None:
+    for words in (["schedule"], ["schedule", "--list", "-o", "json"]):
+        result = await cli(*words)
+        assert (result.code, result.stdout) == (2, "")
+        assert result.stderr.startswith("prefetch: there is no schedule and no configuration file")
+        assert result.stderr.count("\n") == 1
+    config = tmp_path / "other.yaml"
+    config.write_text("sources: [a]\n")
+    result = await cli("--config", config, "schedule")
+    assert (result.code, result.stdout) == (2, "")
+    assert f"there is no schedule in {config}" in result.stderr
+    assert (await cli("--config", config, "schedule", "-o", "json")).code == 2
+
+
+@pytest.mark.long
+async def test_the_clocks_minute_is_a_tick(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, {**NIGHTLY, "cron": "* * * * *"})
+    running = await start(config)
+    async with asyncio.timeout(90):
+        while not running.of("sync", cause="tick"):
+            await asyncio.sleep(0.1)
+    assert moment(running.of("sync", cause="tick")[0]["time"]).second < 2
+    assert await running.end() == 0
+
+
+# ── prefetch serve ──────────────────────────────────────────────────────────────────────────────
+
+
+def children(cache: Cache) -> list[int]:
+    """The processes that the supervisor has, the oldest first."""
+    found = Path(f"/proc/{cache.pid}/task/{cache.pid}/children").read_text().split()
+    return sorted(map(int, found))
+
+
+def descriptors(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return [os.readlink(each) for each in folder.iterdir() if each.is_symlink()]
+
+
+async def test_serve_runs_the_schedule_and_does_without_it(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, DAILY)
+    cache = await serve(config=config)
+    await until(lambda: "cause=tick" in cache.log)
+    assert past_runs(cli, "nightly") == [("first", "complete")]
+    worker, scheduler = children(cache)
+    # It has no share in the port.
+    assert len([each for each in descriptors(worker) if each.startswith("socket:")]) > len(
+        [each for each in descriptors(scheduler) if each.startswith("socket:")]
+    )
+    turn_back(cli, 50 * 3600)
+    os.kill(scheduler, signal.SIGKILL)
+    # The next one finds what has been missed meanwhile.
+    await until(lambda: past_runs(cli, "nightly")[1:] == [("missed", "complete")])
+    assert "[info] scheduler died status=-9 restart_in=" in cache.log
+    assert "worker died" not in cache.log
+    assert cache.get("/readyz")[0] == cache.get("/healthz")[0] == 200
+    assert worker in children(cache)
+    page = cache.get("/metrics")[2].decode()
+    assert 'prefetch_schedule_runs_total{entry="nightly",outcome="complete"} 2.0' in page
+    (found,) = re.findall(r'last_success_timestamp_seconds\{entry="nightly"\} (\S+)', page)
+    assert abs(float(found) - time.time()) < 30
+
+
+async def test_a_scheduler_that_is_started_again_has_the_configuration_of_now(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    cache = await serve(config=config)
+    await until(lambda: "cause=tick" in cache.log)
+    config.write_text(config.read_text().replace("nightly", "daily"))
+    os.kill(cache.pid, signal.SIGHUP)
+    await until(lambda: past_runs(cli, "daily") == [("first", "complete")])
+    config.write_text("schedule: all")
+    os.kill(children(cache)[-1], signal.SIGKILL)
+    # Now it can only go on with what serve began with.
+    await until(lambda: "the configuration is not used" in cache.log)
+    await until(lambda: cache.log.count("scheduled entry=nightly cause=tick") == 2)
+    assert cache.get("/readyz")[0] == 200
+
+
+async def test_stopped_serve_cuts_a_sync_short_in_order(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+) -> None:
+    images = [{**FOUR, "count": 1, "layer_size": 4 * MIB}]
+    upstream = await upstream_process(settings={"limit": None}, images=images, faults=[SLOW])
+    config = write_schedule(tmp_path, upstream, NIGHTLY, serve={"drain": "3s"})
+    cache = await serve("--workers", "2", config=config)
+    assert len(children(cache)) == 3
+    await until(lambda: under_way(cli) >= MIB // 2)
+    assert (await cache.stop()).code == 0
+    assert "outcome=interrupted" in cache.log
+    assert past_runs(cli, "nightly") == [("first", "interrupted")]
+    assert under_way(cli) >= MIB // 2
+
+
+async def test_a_killed_supervisor_takes_the_scheduler_with_it(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, DAILY)
+    cache = await serve(config=config)
+    await until(lambda: "cause=tick" in cache.log)
+    left = children(cache)
+    await cache.kill()
+    await until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in left))
+    turn_back(cli, 50 * 3600)
+    again = await serve(config=config)
+    await until(lambda: "cause=tick" in again.log)
+    assert past_runs(cli, "nightly") == [("first", "complete"), ("missed", "complete")]
