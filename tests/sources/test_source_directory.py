@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,13 +72,20 @@ def nobody() -> Iterator[None]:
     os.seteuid(0)
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """One that anybody may read, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        yield root
+        (root / "closed").chmod(0o755)
+
+
 def test_what_cannot_be_read_is_an_error_each(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    open_directory: Path, request: pytest.FixtureRequest
 ) -> None:
-    root = tmp_path_factory.mktemp("open")
-    for parent in (*root.parents, root):
-        if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("bt-", "pytest-", "o")):
-            parent.chmod(0o755)
+    root = open_directory
     write(root, "a.yaml", "closed/b.yaml", "d.yaml")
     (root / "closed").chmod(0)
     (root / "d.yaml").chmod(0)
