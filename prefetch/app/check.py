@@ -57,7 +57,7 @@ def run_check(request: CheckRequest, emit: Emit) -> GateReport:
 
 async def _check(request: CheckRequest, emit: Emit) -> GateReport:
     max_age = None if request.max_age is None else seconds(request.max_age, "--max-age")
-    settings, platforms, parsed = await read_all(request.source, emit)
+    settings, platforms, parsed = await read_all(request.source, emit, secrets=request.fresh)
     async with open_runtime(settings, request.source.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
         names = [each.name for each in selection.wanted]
@@ -69,14 +69,14 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
         for image in images:
             if (problem := shelf.problem(image.wanted)) is not None:
                 image.problem, image.missing = problem, []
-        await _judge(runtime, images, records, None if request.fresh else max_age)
+        await _judge(runtime, shelf, images, records, None if request.fresh else max_age)
         warn_of_private(settings, sum(i.visibility == "private" for i in images), emit)
         return GateReport(images, selection.errors, str(runtime.data_dir))
 
 
 async def _check_remote(request: CheckRequest, server: DirectServer, emit: Emit) -> GateReport:
     """Nothing of this data directory is opened: it says nothing about another cache."""
-    _, platforms, parsed = await read_all(request.source, emit)
+    _, platforms, parsed = await read_all(request.source, emit, secrets=False)
     selection = await expand(parsed.selectors, _no_tags, platforms)
     try:
         found = await Introducer(server, any_registry=False, now=SystemClock().now).meet()
@@ -98,6 +98,7 @@ async def _no_tags(_: Repository) -> list[str]:
 
 async def _judge(
     runtime: Runtime,
+    shelf: _Shelf,
     images: list[GateImage],
     records: Mapping[str, ReferenceRecord],
     max_age: float | None,
@@ -111,13 +112,9 @@ async def _judge(
         repository = image.wanted.reference.repository
         record = records.get(image.wanted.name)
         image.stale = freshness.is_stale(image.wanted, record)
-        image.absent = not image.warm and _is_absent(image.wanted, record)
+        image.absent = not image.warm and shelf.lacks(image.wanted, record)
         known = seen.get((repository.registry, repository.path))
         image.visibility = known[0] if known else "unknown"
-
-
-def _is_absent(wanted: Wanted, record: ReferenceRecord | None) -> bool:
-    return wanted.optional and record is not None and record.absent_since is not None
 
 
 class _Shelf(StoreShelf):
@@ -132,9 +129,19 @@ class _Shelf(StoreShelf):
 
     async def refresh(self, wanted: list[Wanted]) -> None:
         """Ask the registries, by HEAD, what each tag is."""
-        tags = [PlannedImage(each) for each in wanted if each.reference.digest is None]
+        # A digest is what it is; only whether what nobody asks for is still there has to be asked.
+        tags = [
+            PlannedImage(each) for each in wanted if each.reference.digest is None or each.optional
+        ]
         await self._resolver.resolve(tags)
         self._now = {image.wanted.name: image for image in tags}
+
+    def lacks(self, wanted: Wanted, record: ReferenceRecord | None) -> bool:
+        """Whether its upstream does not have what nobody asks for by name: now, or last time."""
+        asked = self._now.get(wanted.name)
+        if asked is not None:
+            return asked.absent
+        return wanted.optional and record is not None and record.absent_since is not None
 
     async def digest(self, wanted: Wanted) -> str | None:
         """What the registry has said, or what is known here."""

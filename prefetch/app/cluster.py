@@ -12,7 +12,7 @@ from prefetch.app.selecting import read_cluster_of
 from prefetch.app.signals import run
 from prefetch.errors import SourceError
 from prefetch.events import Emit, Remark
-from prefetch.sources.selector import Parsed, Selector, platforms_words
+from prefetch.sources.selector import Parsed, Selector, merge, platforms_words
 from prefetch.sync.report import EXIT_FAILED, demand_document, source_errors
 
 
@@ -55,6 +55,7 @@ def run_cluster_images(place: Place, request: ClusterRequest, emit: Emit) -> Clu
     parsed, _ = run(lambda _: read())
     for note in parsed.notes:
         emit(Remark(str(note)))
-    order = sorted(parsed.selectors, key=lambda each: str(each.reference))
+    # Nothing stands in for the platforms of nodes that could not be listed.
+    order = sorted(merge(parsed.selectors, ()), key=lambda each: str(each.reference))
     order.sort(key=lambda each: each.demand.rank, reverse=True)
     return ClusterReport(order, parsed.errors)

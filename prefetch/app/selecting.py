@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +21,21 @@ from prefetch.sources.selector import Parsed, images_from_args, parse_platforms
 from prefetch.sync.selection import Selection, expand
 
 
-async def read_all(request: SourceRequest, emit: Emit) -> tuple[Settings, PlatformSet, Parsed]:
+async def read_all(
+    request: SourceRequest, emit: Emit, *, secrets: bool = True
+) -> tuple[Settings, PlatformSet, Parsed]:
     """Settings and sources, before anything is opened; no registry is asked.
 
-    Raises UsageError and ConfigError, and NetworkError for a cluster that does not answer.
+    Without `secrets` a cluster's are not read: what asks no registry needs none. Raises UsageError
+    and ConfigError.
     """
     settings = await settings_for(request.place)
     platforms = platforms_of(request, settings)
+    if not secrets:
+        settings = replace(settings, cluster=replace(settings.cluster, use_pull_secrets=False))
+        if request.cluster is not None:
+            cluster = replace(request.cluster, use_pull_secrets=False)
+            request = replace(request, cluster=cluster)
     parsed = await _read(request, settings)
     for note in parsed.notes:
         emit(Remark(str(note)))
@@ -57,7 +66,7 @@ async def read_specs(
 ) -> Parsed:
     """Sources of the configuration; without `by_nodes` the run's platforms go before a cluster's.
 
-    Raises UsageError, and NetworkError for a cluster that does not answer.
+    Raises UsageError.
     """
     parsed = Parsed()
     for spec in specs:
@@ -83,7 +92,7 @@ async def read_cluster_of(
 ) -> Parsed:
     """What a cluster runs; `platforms` None: those that the run asks for.
 
-    Raises UsageError and NetworkError.
+    Raises UsageError.
     """
     from prefetch.sources.cluster import ClusterQuery, read_cluster
     from prefetch.sources.kubeapi import Connection

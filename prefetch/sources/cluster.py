@@ -7,11 +7,12 @@ fetch. What may not be read is named, and the rest is used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from prefetch.errors import InvalidReference, SourceError
+from prefetch.errors import InvalidReference, NetworkError, SourceError, UsageError
 from prefetch.oci.platform import PlatformSet
 from prefetch.oci.reference import Reference
 from prefetch.sources import kubernetes
@@ -29,7 +30,8 @@ _HINT: Final = "the rest is used; docs/clusters.md has the rights that are neede
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Objects of one kind: `path` is that of the API's group, `owned` also what others own.
+    """Objects of one kind: `path` is that of the API's group. Those that are controlled by one of
+    `makers` say what those say, or what they said once.
 
     Items of a list leave out what they are, which is `singular`.
     """
@@ -38,7 +40,7 @@ class Kind:
     singular: str
     path: str
     optional: bool = False
-    owned: bool = True
+    makers: tuple[str, ...] = ()
     namespaced: bool = True
 
 
@@ -47,17 +49,19 @@ _KINDS: Final = (
     Kind("deployments", "Deployment", "/apis/apps/v1"),
     Kind("statefulsets", "StatefulSet", "/apis/apps/v1"),
     Kind("daemonsets", "DaemonSet", "/apis/apps/v1"),
-    # Those of Deployments are old revisions, or say what the Deployment says.
-    Kind("replicasets", "ReplicaSet", "/apis/apps/v1", owned=False),
-    Kind("replicationcontrollers", "ReplicationController", "/api/v1", owned=False),
+    Kind("replicasets", "ReplicaSet", "/apis/apps/v1", makers=("Deployment", "Rollout")),
+    Kind("replicationcontrollers", "ReplicationController", "/api/v1"),
     Kind("cronjobs", "CronJob", "/apis/batch/v1"),
-    Kind("jobs", "Job", "/apis/batch/v1", owned=False),
+    Kind("jobs", "Job", "/apis/batch/v1", makers=("CronJob",)),
     Kind("rollouts", "Rollout", "/apis/argoproj.io/v1alpha1", optional=True),
     Kind("services", "Service", "/apis/serving.knative.dev/v1", optional=True),
 )
 _NODES: Final = Kind("nodes", "Node", "/api/v1", namespaced=False)
 _ACCOUNTS: Final = Kind("serviceaccounts", "ServiceAccount", "/api/v1")
-_PARTS: Final = ("spec", "template")
+_PARTS: Final = frozenset({"spec", "template"})
+_SHOWN: Final = 80
+_MOST_UNANSWERED: Final = 1
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _STATUSES: Final = (
     "containerStatuses",
     "initContainerStatuses",
@@ -86,10 +90,14 @@ class ClusterQuery:
 
 
 async def read_cluster(query: ClusterQuery) -> Parsed:
-    """The images of a cluster, each once, with who asks for it; with the logins, if asked for.
+    """The images of a cluster, with who asks for them; with the logins, if asked for.
 
-    Raises UsageError and NetworkError where the cluster cannot be asked at all.
+    An image comes once, or twice where it is for some nodes' platforms and for the run's. What is
+    not answered is an error in the result. Raises UsageError for a cluster that cannot be meant.
     """
+    for namespace in query.namespaces:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise UsageError(f"{ascii(namespace)[:_SHOWN]} is not a namespace's name")
     api = await open_api(query.connection)
     try:
         return await _Reading(api, query).read()
@@ -105,56 +113,81 @@ class _Reading:
         self._nodes = Nodes()
         self._secrets = PullSecrets(SOURCE) if query.use_pull_secrets else None
         # Many pods are alike; memory is for images, not for pods.
-        self._merged: dict[Reference, Selector] = {}
+        self._merged: dict[tuple[Reference, bool], Selector] = {}
+        self._unanswered = 0
+        self._empty = set(query.namespaces)
 
     async def read(self) -> Parsed:
-        query = self._query
-        if query.platforms == "nodes" or query.node_images:
-            async for item in self._listed(_NODES):
-                self._nodes.add(item)
+        await self._read_nodes()
         if self._secrets is not None:
             async for item in self._listed(_ACCOUNTS):
                 self._secrets.account(item)
-        own = [Kind(k.resource, k.kind, k.root, optional=True) for k in query.kinds]
+        own = [Kind(k.resource, k.kind, k.root) for k in self._query.kinds]
         for kind in (_PODS, *_KINDS, *own):
             await self._images(kind)
-        if query.node_images:
-            for selector in _held(self._nodes, set(self._merged)):
-                by_nodes = query.platforms == "nodes"
-                self._add(selector if by_nodes else replace(selector, platforms=self._platforms()))
+        if self._query.node_images:
+            self._add_held()
+        for namespace in sorted(self._empty):
+            told = f"namespace {namespace}: there is nothing in it"
+            self._parsed.note(Note(Origin(SOURCE), told))
         self._parsed.selectors = list(self._merged.values())
         if self._secrets is not None:
             await self._secrets.read(self._api, self._parsed)
         return self._parsed.summed_up(SOURCE)
 
+    async def _read_nodes(self) -> None:
+        if self._query.platforms != "nodes" and not self._query.node_images:
+            return
+        async for item in self._listed(_NODES):
+            if not self._nodes.add(item):
+                name = ascii(look(item, "metadata", "name"))[:_SHOWN]
+                self._parsed.refuse(_error(f"Node {name} does not say what platform it is"))
+
+    def _add_held(self) -> None:
+        for selector in _held(self._nodes, {reference for reference, _ in self._merged}):
+            by_nodes = self._query.platforms == "nodes"
+            self._add(selector if by_nodes else replace(selector, platforms=self._platforms()))
+
     async def _images(self, kind: Kind) -> None:
         seen: set[str] = set()
         async for item in self._listed(kind):
             uid = str(look(item, "metadata", "uid") or id(item))
-            if uid in seen or (not kind.owned and look(item, "metadata", "ownerReferences")):
+            if uid in seen or _is_made(item, kind.makers) or _is_finished(item, kind):
                 continue
             seen.add(uid)
-            self._take(item, kind)
+            try:
+                self._take(item, kind)
+            except RecursionError:
+                name = ascii(look(item, "metadata", "name"))[:_SHOWN]
+                self._parsed.refuse(_error(f"{kind.singular} {name}: nested too deeply"))
 
     def _take(self, item: Mapping[str, Any], kind: Kind) -> None:
         metadata = {key: look(item, "metadata", key) for key in ("name", "namespace")}
         version = kind.path.removeprefix("/apis/").removeprefix("/api/")
         wanted = {"apiVersion": version, "kind": kind.singular, "metadata": metadata}
-        wanted |= {key: item[key] for key in _PARTS if key in item}
-        tree = tree_of(wanted)
-        found = kubernetes.parse(tree, SOURCE, self._query.kinds)
-        for error in found.errors:
-            self._parsed.refuse(error)
-        spec = kubernetes.pod_spec(tree)
-        platforms = self._platforms(spec)
+        kinds = [each for each in self._query.kinds if each.is_of(version, kind.singular)]
+        parts = _PARTS.union(*(each.roots for each in kinds))
+        tree = tree_of(wanted | {key: item[key] for key in parts if key in item})
+        if not isinstance(tree, MapNode):
+            return
+        found = kubernetes.parse(tree, SOURCE)
         if kind is _PODS:
             self._running(item, found)
+        self._use(kubernetes.pod_spec(tree), found, kind, metadata["namespace"])
+        for spec, named in kubernetes.of_kinds(tree, SOURCE, kinds):
+            self._use(spec, named, kind, metadata["namespace"])
+
+    def _use(self, spec: MapNode | None, found: Parsed, kind: Kind, namespace: Any) -> None:
+        """Take in what pods of one specification use, or what an object names by itself."""
+        for error in found.errors:
+            self._parsed.refuse(error)
+        platforms = self._platforms(spec)
         for selector in found.selectors:
             demand = selector.demand if kind is _PODS else replace(selector.demand, pods=0)
             self._add(replace(selector, platforms=platforms, demand=demand))
         if self._secrets is not None and spec is not None:
             used = {s.reference.repository for s in found.selectors if s.reference is not None}
-            self._secrets.use(str(metadata["namespace"]), spec, used)
+            self._secrets.use(str(namespace), spec, used)
 
     def _platforms(self, spec: MapNode | None = None) -> PlatformSet | None:
         if self._query.platforms != "nodes":
@@ -164,8 +197,10 @@ class _Reading:
     def _add(self, selector: Selector) -> None:
         reference = selector.reference
         if reference is not None:
-            first = self._merged.get(reference)
-            self._merged[reference] = selector if first is None else first + selector
+            # Those for the run's own platforms are united with others when these are known.
+            key = (reference, selector.platforms is None)
+            first = self._merged.get(key)
+            self._merged[key] = selector if first is None else first + selector
 
     def _running(self, item: Mapping[str, Any], found: Parsed) -> None:
         """What a pod runs now, by digest."""
@@ -182,20 +217,42 @@ class _Reading:
         narrowed = kind.namespaced and kind is not _ACCOUNTS
         parameters = {"labelSelector": self._query.selector} if narrowed else {}
         for namespace in namespaces or ("",):
+            if self._unanswered > _MOST_UNANSWERED:
+                return
             scope = f"/namespaces/{namespace}" if namespace else ""
+            where = f" in namespace {namespace}" if namespace else ""
             try:
                 async for item in self._api.objects(f"{kind.path}{scope}/{kind.name}", parameters):
+                    self._empty.discard(namespace)
                     yield item
             except Refused as refused:
                 if refused.status == _NOT_FOUND and kind.optional:
-                    if kind not in _KINDS:
-                        note = f"{kind.name}: the cluster has no {kind.path}/{kind.name}"
-                        self._parsed.note(Note(Origin(SOURCE), note))
                     continue
-                where = f" in namespace {namespace}" if namespace else ""
-                self._parsed.refuse(
-                    SourceError(SOURCE, None, f"{kind.name}{where}: {refused}", hint=_HINT)
-                )
+                self._parsed.refuse(_error(f"{kind.name}{where}: {refused}", hint=_HINT))
+            except NetworkError as error:
+                self._unanswered += 1
+                rest = "" if self._unanswered <= _MOST_UNANSWERED else "; no more is asked for"
+                self._parsed.refuse(_error(f"{kind.name}{where}: {error}{rest}"))
+
+
+def _error(message: str, *, hint: str | None = None) -> SourceError:
+    return SourceError(SOURCE, None, message, hint=hint)
+
+
+def _is_made(item: Mapping[str, Any], makers: tuple[str, ...]) -> bool:
+    owners = entries(look(item, "metadata", "ownerReferences"))
+    return any(look(o, "controller") is True and look(o, "kind") in makers for o in owners)
+
+
+def _is_finished(item: Mapping[str, Any], kind: Kind) -> bool:
+    """Pods and Jobs that have ended are not started again: what controls them makes new ones."""
+    if kind is _PODS:
+        return look(item, "status", "phase") in ("Succeeded", "Failed")
+    conditions = entries(look(item, "status", "conditions")) if kind.singular == "Job" else []
+    return any(
+        look(each, "type") in ("Complete", "Failed") and look(each, "status") == "True"
+        for each in conditions
+    )
 
 
 def _running(status: Any) -> Iterator[Reference]:

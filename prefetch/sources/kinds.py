@@ -49,6 +49,11 @@ class CustomKind:
         """Where the API has it: `/apis/batch.example.com/v1`."""
         return f"/{'apis' if self.group else 'api'}/{self.api_version}"
 
+    @property
+    def roots(self) -> frozenset[str]:
+        """The first keys of its paths."""
+        return frozenset(path.partition(".")[0].removesuffix("[]") for path in self.images)
+
     def is_of(self, api_version: str, kind: str) -> bool:
         """Whether an object is of this kind, in whatever version."""
         return kind == self.kind and api_version.rpartition("/")[0] == self.group

@@ -39,6 +39,7 @@ _MAKE_PODS: Final = frozenset(
 _PLACEHOLDER: Final = re.compile(r"\{\{|\$\{|\$\(")
 _RENDER: Final = "render it first: helm template, kustomize build, envsubst"
 _ALWAYS: Final = "Always"
+_NEVER: Final = "Never"
 _LATEST: Final = re.compile(r"(^|/)[^/:@]+(:latest)?$")
 _MOST_PODS: Final = 1_000_000
 
@@ -132,11 +133,29 @@ def _object(found: _Object, parsed: Parsed, kinds: Sequence[CustomKind]) -> None
         images.of_pod(spec)
     elif found.kind in _MAKE_PODS:
         images.fault(found.node, "there is no pod specification in it")
+    for _, named in _of_kinds(found, kinds):
+        parsed.extend(named)
+
+
+def of_kinds(
+    node: MapNode, name: str, kinds: Sequence[CustomKind]
+) -> Iterator[tuple[MapNode | None, Parsed]]:
+    """What an object of one's own kinds names where they say; each with its pod specification,
+    if it is in one. `parse` has all that, too.
+    """
+    return _of_kinds(_Object(node, name), kinds)
+
+
+def _of_kinds(
+    found: _Object, kinds: Sequence[CustomKind]
+) -> Iterator[tuple[MapNode | None, Parsed]]:
     for kind in kinds:
-        if kind.is_of(_text(found.node.items.get("apiVersion")), found.kind):
-            for path in kind.images:
-                for node in _at(found.node, path):
-                    images.at(path, node)
+        if not kind.is_of(_text(found.node.items.get("apiVersion")), found.kind):
+            continue
+        for path in kind.images:
+            for node in _at(found.node, path):
+                images = _Images(found, Parsed())
+                yield images.at(path, node), images.parsed
 
 
 def _down(node: Node | None, path: Sequence[str]) -> Node | None:
@@ -157,27 +176,34 @@ class _Images:
             for index, container in enumerate(self._list(spec, key)):
                 if self.parsed.is_full(_origin(self.found.source, container)):
                     return
-                where = f"{key}[{index}]"
-                if not isinstance(container, MapNode):
-                    self.fault(container, f"{where}: not a container")
-                elif "image" in container.items:
-                    demand = self._demand(spec, container)
-                    self.add(container.items["image"], f"{where}.image", demand)
-                elif self.found.kind == "Pod":
-                    self.fault(container, f"{where} has no image")
+                if isinstance(container, MapNode):
+                    self._used(spec, container, "image", f"{key}[{index}]")
+                else:
+                    self.fault(container, f"{key}[{index}]: not a container")
         for index, volume in enumerate(self._list(spec, "volumes")):
             image = volume.items.get("image") if isinstance(volume, MapNode) else None
             if isinstance(image, MapNode) and "reference" in image.items:
-                where = f"volumes[{index}].image.reference"
-                self.add(image.items["reference"], where, self._demand(spec, image))
+                self._used(spec, image, "reference", f"volumes[{index}].image")
 
-    def at(self, path: str, node: Node) -> None:
-        """What a path of a kind of one's own leads to: an image, or what pods are made of."""
+    def _used(self, spec: MapNode, use: MapNode, key: str, where: str) -> None:
+        """A container's or a volume's image, if nodes pull it."""
+        if _is_never_pulled(use):
+            return
+        if key in use.items:
+            self.add(use.items[key], f"{where}.{key}", self._demand(spec, use))
+        elif self.found.kind == "Pod":
+            self.fault(use, f"{where} has no {key}")
+
+    def at(self, path: str, node: Node) -> MapNode | None:
+        """What a path of a kind of one's own leads to: an image, or what pods are made of, which
+        is returned.
+        """
         for spec in (node, _down(node, ("spec",))):
             if isinstance(spec, MapNode) and "containers" in spec.items:
                 self.of_pod(spec)
-                return
+                return spec
         self.add(node, path, Demand(self.found.pods, askers=(self.found.called,)))
+        return None
 
     def add(self, node: Node, where: str, demand: Demand) -> None:
         if not isinstance(node, Scalar) or node.value is None or not node.text:
@@ -219,6 +245,15 @@ class _Images:
         return Demand(
             self.found.pods, always, _number(spec.items.get("priority")), (self.found.called,)
         )
+
+
+def _is_never_pulled(use: MapNode) -> bool:
+    """Whether its image is on the node, or is yet to be named: Istio puts its own for `auto`
+    (istio.io, "Installing Gateways").
+    """
+    policy = use.items.get("imagePullPolicy") or use.items.get("pullPolicy")
+    injected = _text(use.items.get("name")) == "istio-proxy"
+    return _text(policy) == _NEVER or (injected and _text(use.items.get("image")) == "auto")
 
 
 def _at(node: Node, path: str) -> Iterator[Node]:

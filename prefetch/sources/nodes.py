@@ -1,16 +1,17 @@
 """The nodes of a cluster: for which platforms a pod's images are wanted, and what nodes hold.
 
 A pod runs where its `nodeSelector` and its required node affinity let it, and where it tolerates
-the taints (kubernetes.io, "Assigning Pods to Nodes", "Taints and Tolerations"). Taints of a node's
-condition come and go, as a cordon does, and are not looked at: a node that is drained today is
-back tomorrow.
+the taints (kubernetes.io, "Assigning Pods to Nodes", "Taints and Tolerations"); and where it
+runs now, whatever they say. Taints of a node's condition come and go, as a cordon does, and are
+not looked at: a node that is drained today is back tomorrow.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from prefetch.errors import InvalidReference
@@ -19,9 +20,18 @@ from prefetch.sources.yamltree import MapNode, plain
 
 _ARCH: Final = "kubernetes.io/arch"
 _SYSTEM: Final = "kubernetes.io/os"
-_CONDITIONS: Final = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+_USUAL: Final = "amd64"
+_BUILD: Final = "node.kubernetes.io/windows-build"
+_WINDOWS: Final = "windows"
+_VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+){2,3}")
+_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,18}")
+# Kubernetes' own, those of autoscalers that take a node away, those of drivers not yet there.
+_PASSING: Final = re.compile(
+    r"node\.kubernetes\.io/|node\.cloudprovider\.kubernetes\.io/|karpenter\.sh/"
+    r"|(ToBeDeleted|DeletionCandidateOf)[A-Za-z]*|.*/(agent-)?not-ready$|.*/uninitialized$"
+)
 _KEEPING_OUT: Final = ("NoSchedule", "NoExecute")
-_FIELDS: Final = ("nodeSelector", "affinity", "tolerations", "os")
+_FIELDS: Final = ("nodeSelector", "affinity", "tolerations", "os", "nodeName")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,11 @@ class Nodes:
         self._answers: dict[str, PlatformSet | None] = {}
         self._held: dict[tuple[str, ...], dict[Platform, str]] = {}
 
-    def add(self, item: Mapping[str, Any]) -> None:
-        """Take one of the API's Nodes; one that does not say what it is counts for nothing."""
+    def add(self, item: Mapping[str, Any]) -> bool:
+        """Take one of the API's Nodes; False for one that does not say what it is."""
         platform = _platform(item)
         if platform is None:
-            return
+            return False
         name = str(look(item, "metadata", "name") or "?")
         taints = [each for each in entries(look(item, "spec", "taints")) if _keeps_out(each)]
         self._nodes.append(_Node(name, platform, _labels(item), taints))
@@ -52,9 +62,10 @@ class Nodes:
             names = tuple(each for each in entries(look(image, "names")) if isinstance(each, str))
             if names:
                 self._held.setdefault(names, {}).setdefault(platform, name)
+        return True
 
     @property
-    def platforms(self) -> PlatformSet | None:
+    def platforms(self) -> tuple[Platform, ...] | None:
         """Those of all nodes; None where there is no node."""
         return tuple(dict.fromkeys(node.platform for node in self._nodes)) or None
 
@@ -62,16 +73,29 @@ class Nodes:
         """Those of the nodes that a pod with this specification may run on.
 
         Where it may run on none, a node for it is still to come: of the platform that its selector
-        names, or of any. None where no node is known.
+        names, or of any. None where neither says anything.
         """
-        if not self._nodes:
-            return None
         wish: dict[str, Any] = {key: plain(spec.items[key]) for key in _FIELDS if key in spec.items}
         key = json.dumps(wish, sort_keys=True, default=str)
         if key not in self._answers:
             found = dict.fromkeys(n.platform for n in self._nodes if _admits(n, wish))
-            self._answers[key] = tuple(found) or _named(wish) or self.platforms
+            self._answers[key] = tuple(found) or self._to_come(wish)
         return self._answers[key]
+
+    def _to_come(self, wish: Mapping[str, Any]) -> PlatformSet | None:
+        """What the labels that every node has, or `os`, say of a node that is not there yet."""
+        selector = wish.get("nodeSelector")
+        architecture, system = look(selector, _ARCH), look(selector, _SYSTEM)
+        if not isinstance(system, str):
+            system = look(wish.get("os"), "name")
+        if isinstance(architecture, str):
+            architectures = [architecture]
+        elif isinstance(system, str):
+            architectures = [each.architecture for each in self.platforms or ()] or [_USUAL]
+        else:
+            return self.platforms
+        found = (_parsed(system or "linux", each) for each in architectures)
+        return tuple(dict.fromkeys(each for each in found if each is not None)) or self.platforms
 
     def held(self) -> Iterator[tuple[tuple[str, ...], PlatformSet, str]]:
         """The images that nodes say they hold: names, platforms, and one node that holds it.
@@ -95,13 +119,26 @@ def entries(value: Any) -> list[Any]:
 
 
 def _platform(item: Mapping[str, Any]) -> Platform | None:
-    """`status.nodeInfo` of a Node (kubernetes/api core/v1, NodeSystemInfo)."""
-    system = look(item, "status", "nodeInfo", "operatingSystem")
-    architecture = look(item, "status", "nodeInfo", "architecture")
-    if not isinstance(system, str) or not isinstance(architecture, str):
-        return None
+    """`status.nodeInfo` of a Node (kubernetes/api core/v1, NodeSystemInfo), or what its labels say.
+
+    Windows runs images of its own build alone, which its kernel's version tells.
+    """
+    labels = _labels(item)
+    info = look(item, "status", "nodeInfo")
+    system = look(info, "operatingSystem") or labels.get(_SYSTEM)
+    platform = _parsed(system, look(info, "architecture") or labels.get(_ARCH))
+    if platform is None or platform.os != _WINDOWS:
+        return platform
+    version = look(info, "kernelVersion") or labels.get(_BUILD)
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        return platform
+    return replace(platform, os_version=version)
+
+
+def _parsed(system: Any, architecture: Any) -> Platform | None:
     try:
-        return Platform.parse(f"{system}/{architecture}")
+        both = isinstance(system, str) and isinstance(architecture, str)
+        return Platform.parse(f"{system}/{architecture}") if both else None
     except InvalidReference:
         return None
 
@@ -113,12 +150,13 @@ def _labels(item: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _keeps_out(taint: Any) -> bool:
-    return look(taint, "effect") in _KEEPING_OUT and not str(look(taint, "key")).startswith(
-        _CONDITIONS
-    )
+    key = str(look(taint, "key"))
+    return look(taint, "effect") in _KEEPING_OUT and _PASSING.match(key) is None
 
 
 def _admits(node: _Node, wish: Mapping[str, Any]) -> bool:
+    if wish.get("nodeName") == node.name:
+        return True
     selector = wish.get("nodeSelector")
     labels = selector.items() if isinstance(selector, dict) else ()
     if any(node.labels.get(key) != value for key, value in labels):
@@ -168,11 +206,10 @@ def _holds(labels: Mapping[str, str], wanted: Any) -> bool:
 
 
 def _compares(value: str | None, values: Sequence[Any], *, greater: bool) -> bool:
-    try:
-        have, limit = int(value or ""), int(values[0])
-    except (ValueError, TypeError, IndexError):
+    have, limit = value or "", values[0] if values else None
+    if not isinstance(limit, str) or not _NUMBER.fullmatch(have) or not _NUMBER.fullmatch(limit):
         return False
-    return have > limit if greater else have < limit
+    return int(have) > int(limit) if greater else int(have) < int(limit)
 
 
 def _tolerates(toleration: Any, taint: Mapping[str, Any]) -> bool:
@@ -183,16 +220,3 @@ def _tolerates(toleration: Any, taint: Mapping[str, Any]) -> bool:
     if look(toleration, "operator") == "Exists":
         return True
     return bool(key) and (look(toleration, "value") or "") == (taint.get("value") or "")
-
-
-def _named(wish: Mapping[str, Any]) -> PlatformSet | None:
-    """The platform that a selector names by the labels that every node has."""
-    selector = wish.get("nodeSelector")
-    architecture, system = look(selector, _ARCH), look(selector, _SYSTEM)
-    if not isinstance(architecture, str):
-        return None
-    named = system if isinstance(system, str) else look(wish.get("os"), "name")
-    try:
-        return (Platform.parse(f"{named or 'linux'}/{architecture}"),)
-    except InvalidReference:
-        return None

@@ -126,7 +126,9 @@ class Selector:
     optional: bool = False
 
     def __add__(self, other: Selector) -> Selector:
-        """Both in one, where they ask for the same; what this one says of its origin stays."""
+        """Both in one, where they ask for the same; what this one says of its origin stays. Either
+        both name platforms, or neither does.
+        """
         return replace(
             self,
             platforms=_union(self.platforms, other.platforms),
@@ -260,7 +262,7 @@ def shown(text: object) -> str:
 
 def _union(first: PlatformSet | None, second: PlatformSet | None) -> PlatformSet | None:
     if first is None or second is None:
-        return second if first is None else first
+        return None
     if first is ALL or second is ALL:
         return ALL
     return tuple(dict.fromkeys((*first, *second)))

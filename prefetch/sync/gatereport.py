@@ -26,8 +26,9 @@ class GateReport:
 
     @property
     def warm(self) -> bool:
-        """Whether all may be rolled out; with nothing named, or not all read, nothing is proven."""
-        return bool(self.images) and not self.errors and all(i.passes for i in self.images)
+        """Whether all may be rolled out; with nothing there, or not all read, nothing is proven."""
+        some = any(image.warm for image in self.images)
+        return some and not self.errors and all(image.passes for image in self.images)
 
     @property
     def pulls(self) -> int:

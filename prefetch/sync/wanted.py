@@ -150,7 +150,7 @@ class PlannedImage:
         Registries refuse to tell strangers what is private from what is not there: what nobody
         asks for counts as the latter.
         """
-        if self.wanted.optional and isinstance(error, NotFound | Unauthorized):
+        if self.wanted.optional and isinstance(error, NotFound | Unauthorized | PlatformMissing):
             action = Action.MISSING
         self.action = action
         self.problem = Problem.of(error)

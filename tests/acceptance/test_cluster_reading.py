@@ -82,6 +82,9 @@ async def test_a_digest_that_is_gone_is_a_warning(world: World) -> None:
     warm = await world("check", "--running-digests")
     assert warm.code == 0, warm.stderr
     assert [each["absent"] for each in warm.json["images"]] == [False, False, True]
+    fresh = await world("check", "--running-digests", "--fresh")
+    assert fresh.code == 0, fresh.stderr
+    assert fresh.json["images"][2]["absent"]
     # One that a list names is another matter.
     named = await world("check", "--running-digests", "--image", f"{repository}@{GONE}")
     assert named.code == 1
@@ -101,6 +104,32 @@ async def test_what_nodes_hold_and_is_not_for_us_is_a_warning(world: World) -> N
     assert synced.code == 0, synced.stderr
     assert outcomes(synced) == {"app:1": "synced", "hidden:1": "absent"}
     assert (await world("check", "--node-images")).code == 0
+    # It is there now, for whom it may concern, and has to be here.
+    world.upstream.content.repositories["corp/hidden"].readers = None
+    assert (await world("check", "--node-images")).code == 0
+    fresh = await world("check", "--node-images", "--fresh")
+    assert fresh.code == 1
+    [cold] = [each for each in fresh.json["images"] if not each["warm"]]
+    assert (cold["reference"], cold["absent"]) == (hidden, False)
+
+
+async def test_what_is_absent_alone_proves_nothing(world: World) -> None:
+    gone = f"{world.upstream.address}/library/gone:1"
+    world.api.lists["/api/v1/nodes"][0]["status"]["images"] = [{"names": [gone]}]
+    assert (await world("sync", "--node-images")).code == 0
+    checked = await world("check", "--node-images")
+    assert (checked.code, checked.json["warm"]) == (1, False)
+
+
+async def test_an_answer_that_does_not_come_is_in_the_document(world: World) -> None:
+    nowhere = json.loads(world.kubeconfig.read_text())
+    nowhere["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:1"
+    world.kubeconfig.write_text(json.dumps(nowhere))
+    for command in ("check", "sync", "plan"):
+        done = await world(command, "--image", world.app)
+        assert done.code == 1
+        assert "127.0.0.1:1" in done.json["errors"][0]["message"]
+        assert done.json["images"][0]["reference"] == world.app
 
 
 def secret(*registries: str) -> dict[str, Any]:

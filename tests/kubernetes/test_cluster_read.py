@@ -217,7 +217,11 @@ async def test_pull_secrets_need_rights_of_their_own(server: ApiServer, cli: Com
     await server.create([secret, account])
     await server.create([pod("web", "ghcr.io/a/b:1", namespace="shop", serviceAccountName="robot")])
     config = await server.kubeconfig(cli.home / "kubeconfig", READER)
-    words = ("check", "--cluster", "--kubeconfig", config, "--use-pull-secrets", "-o", "json")
+    registry = cli.home / "prefetch.yaml"
+    registry.write_text("registries: {ghcr.io: {endpoint: 'http://127.0.0.1:1'}}")
+    cluster = ("--cluster", "--kubeconfig", config, "--use-pull-secrets")
+    words = ("--config", registry, "check", "--fresh", *cluster, "-o", "json")
+    assert (await cli("check", *cluster, "-o", "json")).json["errors"] == []  # reads none
     denied = await cli(*words)
     messages = [each["message"] for each in denied.json["errors"]]
     assert [message.partition(":")[0] for message in messages] == [

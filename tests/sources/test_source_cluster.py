@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prefetch.errors import NetworkError, UsageError
+from prefetch.errors import UsageError
 from prefetch.sources.cluster import ClusterQuery, read_cluster
 from prefetch.sources.kubeapi import Connection
 from prefetch.sources.selector import Parsed
@@ -70,9 +70,15 @@ async def test_a_list_that_expires_is_begun_anew_and_nothing_counted_twice(
 
 async def test_namespaces_and_labels(api: Api, connection: Connection) -> None:
     api.lists["/api/v1/namespaces/shop/pods"] = [pod("web", "web:1")]
-    await read(connection, namespaces=("shop",), selector="app=web")
+    parsed = await read(connection, namespaces=("shop", "typo"), selector="app=web")
+    assert [str(note) for note in parsed.notes] == [
+        "cluster: namespace typo: there is nothing in it"
+    ]
     asked = [path for path in api.asked if "/pods" in path]
-    assert asked == ["/api/v1/namespaces/shop/pods?limit=500&labelSelector=app%3Dweb"]
+    assert asked == [
+        f"/api/v1/namespaces/{name}/pods?limit=500&labelSelector=app%3Dweb"
+        for name in ("shop", "typo")
+    ]
     assert not any("labelSelector" in path for path in api.asked if "/nodes" in path)
 
 
@@ -109,10 +115,12 @@ async def test_answers_that_make_no_sense_are_errors_and_no_empty_lists(
     assert "pods: the answer is no list" in "\n".join(map(str, parsed.errors))
 
 
-async def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+async def test_a_cluster_that_does_not_answer_is_asked_twice_and_no_more(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, "http://127.0.0.1:1")
-    with pytest.raises(NetworkError, match=r"127\.0\.0\.1:1"):
-        await read(Connection(path))
+    parsed = await read(Connection(path))
+    assert [str(error).split(":")[1] for error in parsed.errors] == [" nodes", " pods"]
+    assert "127.0.0.1:1" in str(parsed.errors[0])
+    assert str(parsed.errors[1]).endswith("no more is asked for")
 
 
 @pytest.mark.parametrize(

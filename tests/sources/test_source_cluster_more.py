@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from prefetch.credentials.credential import Credential, Secret
+from prefetch.errors import UsageError
 from prefetch.oci.reference import Repository
 from prefetch.sources.cluster import ClusterQuery, read_cluster
 from prefetch.sources.kinds import CustomKind
 from prefetch.sources.kubeapi import Connection
-from prefetch.sources.selector import Parsed
+from prefetch.sources.selector import Parsed, merge
 from support.cluster import AMD, ARM, Api, api, connection, node, pod, workload
 
 __all__ = ["api", "connection"]
@@ -77,9 +78,8 @@ ENGINE = CustomKind("example.com/v1", "Engine", "engines", ("spec.image", "spec.
 
 async def test_kinds_of_ones_own(api: Api, connection: Connection) -> None:
     parsed = await read(connection, kinds=(ENGINE,))
-    assert [str(note) for note in parsed.notes] == [
-        "cluster: engines: the cluster has no /apis/example.com/v1/engines"
-    ]
+    # Whoever names it is told: nothing of it would be proven warm.
+    assert "engines: the server could not find" in str(parsed.errors[0])
     spec = {"image": "engine:1", "workers": [{"image": "worker:1"}]}
     engine = {"metadata": {"name": "e", "namespace": "shop"}, "spec": spec}
     api.lists["/apis/example.com/v1/engines"] = [engine]
@@ -91,6 +91,125 @@ async def test_kinds_of_ones_own(api: Api, connection: Connection) -> None:
     ]
     assert parsed.selectors[0].demand.askers == ("Engine shop/e",)
     assert parsed.selectors[0].platforms == (AMD,)
+
+
+async def test_kinds_of_ones_own_are_looked_at_as_in_files(
+    api: Api, connection: Connection
+) -> None:
+    """Also outside of `spec`; and each image for where its own pods may run."""
+    paths = ("config.image", "metadata.annotations.image", "spec.workers[].pod", "spec.lone")
+    api.lists["/api/v1/nodes"].append(node("arm64"))
+    amd = {"kubernetes.io/hostname": "amd64"}
+    for each in api.lists["/api/v1/nodes"]:
+        each["metadata"]["labels"] = {"kubernetes.io/hostname": each["metadata"]["name"]}
+    engine = {
+        "metadata": {"name": "e", "namespace": "shop", "annotations": {"image": "noted:1"}},
+        "config": {"image": "config:1"},
+        "spec": {
+            "lone": "lone:1",
+            "template": {"spec": {"containers": [{"image": "main:1"}], "nodeSelector": amd}},
+            "workers": [
+                {"pod": {"containers": [{"image": "worker:1"}]}},
+                {"pod": {"containers": [{"image": "tied:1"}], "nodeSelector": amd}},
+            ],
+        },
+    }
+    api.lists["/apis/example.com/v1/engines"] = [engine]
+    kind = CustomKind("example.com/v1", "Engine", "engines", paths)
+    parsed = await read(connection, kinds=(kind,))
+    assert parsed.errors == []
+    wanted = {str(s.reference).rpartition("/")[2]: s.platforms for s in parsed.selectors}
+    both = (AMD, ARM)
+    assert wanted == {
+        "main:1": (AMD,),
+        "tied:1": (AMD,),
+        "config:1": both,
+        "noted:1": both,
+        "worker:1": both,
+        "lone:1": both,
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "named"),
+    [
+        ({"kind": "CronJob", "controller": True}, False),
+        ({"kind": "CronJob"}, True),
+        ({"kind": "JobSet", "controller": True}, True),
+        ({"kind": "ConfigMap"}, True),
+        ("nonsense", True),
+    ],
+)
+async def test_what_something_else_owns_counts_unless_that_is_read(
+    api: Api, connection: Connection, owner: Any, named: bool
+) -> None:
+    made = workload("once", "once:1")
+    made["metadata"]["ownerReferences"] = [owner]
+    api.lists["/apis/batch/v1/jobs"] = [made]
+    assert bool((await read(connection)).selectors) == named
+
+
+async def test_what_has_ended_is_not_started_again(api: Api, connection: Connection) -> None:
+    pods = [pod(phase, f"{phase.lower()}:1") for phase in ("Running", "Succeeded", "Failed")]
+    for each in pods:
+        each["status"] = {"phase": each["metadata"]["name"]}
+    api.lists["/api/v1/pods"] = pods
+    jobs = [workload(name, f"{name.lower()}:1") for name in ("Complete", "Failed", "Suspended")]
+    for each in jobs:
+        each["status"] = {"conditions": [{"type": each["metadata"]["name"], "status": "True"}]}
+    api.lists["/apis/batch/v1/jobs"] = jobs
+    found = [str(s.reference).rpartition("/")[2] for s in (await read(connection)).selectors]
+    assert found == ["running:1", "suspended:1"]
+
+
+async def test_what_nodes_never_pull_is_not_wanted(api: Api, connection: Connection) -> None:
+    local = pod("local", "built-here:1", "web:1")
+    local["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+    gateway = pod("gateway", "auto")
+    gateway["spec"]["containers"][0]["name"] = "istio-proxy"
+    api.lists["/api/v1/pods"] = [local, gateway]
+    parsed = await read(connection)
+    assert [str(s.reference) for s in parsed.selectors] == ["docker.io/library/web:1"]
+    assert parsed.errors == []
+
+
+async def test_a_node_that_says_nothing_of_itself_is_told(api: Api, connection: Connection) -> None:
+    api.lists["/api/v1/nodes"].append({"metadata": {"name": "odd\x1b"}})
+    parsed = await read(connection)
+    assert "Node 'odd\\x1b' does not say what platform it is" in str(parsed.errors[0])
+
+
+async def test_an_image_for_some_nodes_and_for_the_runs_platforms(
+    api: Api, connection: Connection
+) -> None:
+    api.refused["/api/v1/nodes"] = 403
+    arm = {"kubernetes.io/arch": "arm64"}
+    api.lists["/api/v1/pods"] = [pod("a", "web:1", nodeSelector=arm), pod("b", "web:1")]
+    parsed = await read(connection)
+    [merged] = merge(parsed.selectors, (AMD,))
+    assert merged.platforms == (ARM, AMD)
+    assert merged.demand.pods == 2
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "../namespaces/shop", "shop#", "Shop", ""])
+async def test_a_namespace_is_a_name(api: Api, connection: Connection, name: str) -> None:
+    with pytest.raises(UsageError, match="is not a namespace's name"):
+        await read(connection, namespaces=("shop", name))
+    assert api.asked == []
+
+
+async def test_an_object_too_deep_is_an_error_and_the_rest_is_used(
+    api: Api, connection: Connection
+) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    odd = pod("odd", "odd:1")
+    odd["spec"]["deep"] = deep
+    api.lists["/api/v1/pods"] = [odd, pod("web", "web:1")]
+    parsed = await read(connection)
+    assert "docker.io/library/web:1" in {str(s.reference) for s in parsed.selectors}
+    assert [str(error) for error in parsed.errors] == ["cluster: Pod 'odd': nested too deeply"]
 
 
 def secret(auths: Any, key: str = ".dockerconfigjson") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ FLEET = (
     node("b", ARM, cores="64"),
     node("w", WIN),
 )
+FREE = tuple(Platform.parse(f"freebsd/{each}") for each in ("amd64", "arm64"))
 NAMED = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}
 
 
@@ -66,12 +68,17 @@ NAMED = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["
         ({"nodeSelector": {"disk": "ssd", "kubernetes.io/os": "linux"}}, (AMD,)),
         ({"os": {"name": "windows"}}, (WIN,)),
         ({"nodeName": "a"}, (AMD, ARM, WIN)),
+        # Where it runs, it runs, whatever its specification says today.
+        ({"nodeName": "b", "nodeSelector": {"disk": "ssd"}}, (AMD, ARM)),
+        ({"nodeSelector": {"kubernetes.io/os": "freebsd"}}, FREE),
+        ({"os": {"name": "freebsd"}}, FREE),
         (affinity(labels("kubernetes.io/arch", "In", "arm64", "riscv64")), (ARM,)),
         (affinity(labels("disk", "NotIn", "ssd")), (ARM, WIN)),
         (affinity(labels("disk", "Exists")), (AMD,)),
         (affinity(labels("disk", "DoesNotExist")), (ARM, WIN)),
         (affinity(labels("cores", "Gt", "8")), (ARM,)),
         (affinity(labels("cores", "Lt", "9")), (AMD,)),
+        (affinity(labels("cores", "Gt", "1_0")), (AMD, ARM, WIN)),
         (affinity(labels("disk", "Exists"), NAMED), (AMD, ARM)),
         (affinity(NAMED), (ARM,)),
         (affinity(labels("disk", "Exists") | NAMED), (AMD, ARM, WIN)),  # none: one is to come
@@ -117,6 +124,9 @@ def test_taints_keep_out_who_does_not_tolerate_them(
     [
         {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
         {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"},
+        {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"},
+        {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"},
+        {"key": "ebs.csi.aws.com/agent-not-ready", "effect": "NoExecute"},
         {"key": "gpu", "effect": "PreferNoSchedule"},
         None,
     ],
@@ -127,8 +137,38 @@ def test_a_nodes_condition_passes(taint: Any) -> None:
 
 def test_without_nodes_nothing_is_known() -> None:
     spec = {"nodeSelector": {"kubernetes.io/arch": "arm64"}}
-    assert platforms(spec) is None
-    assert platforms(spec, {"metadata": {"name": "x"}}, {"status": {"nodeInfo": []}}) is None
+    odd = {"metadata": {"name": "x"}}, {"status": {"nodeInfo": []}}
+    assert platforms({}) is None
+    assert platforms({}, *odd) is None
+    assert [Nodes().add(each) for each in odd] == [False, False]
+    # A pod that says so itself needs no node for it.
+    assert platforms(spec) == platforms(spec, *odd) == (ARM,)
+    assert platforms({"nodeSelector": {"kubernetes.io/os": "windows"}}) == (WIN,)
+
+
+def test_a_node_that_only_its_labels_tell_of() -> None:
+    bare = node("arm", ARM)
+    del bare["status"]
+    assert platforms({}, bare) == (ARM,)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "label", "version"),
+    [
+        ("10.0.17763.5696", None, "10.0.17763.5696"),
+        (None, "10.0.20348", "10.0.20348"),
+        ("5.15.0-generic", None, None),
+        (None, None, None),
+    ],
+)
+def test_windows_runs_images_of_its_build(
+    kernel: str | None, label: str | None, version: str | None
+) -> None:
+    made = node("w", WIN)
+    made["status"]["nodeInfo"]["kernelVersion"] = kernel
+    if label is not None:
+        made["metadata"]["labels"]["node.kubernetes.io/windows-build"] = label
+    assert platforms({}, made) == (replace(WIN, os_version=version),)
 
 
 JSON = st.recursive(

@@ -26,7 +26,7 @@ def pod(name: str, *images: str, **spec: Any) -> dict[str, Any]:
 
 
 def workload(name: str, image: str, *, owned: bool = False) -> dict[str, Any]:
-    owners = [{"kind": "Deployment"}] if owned else []
+    owners = [{"kind": "Deployment", "controller": True}] if owned else []
     return {
         "metadata": {"name": name, "namespace": "shop", "uid": name, "ownerReferences": owners},
         "spec": {"replicas": 0, "template": {"spec": {"containers": [{"image": image}]}}},
@@ -70,7 +70,8 @@ class Api:
         items = self.lists[path]
         rest = str(start + self.page) if start + self.page < len(items) else ""
         found = items[start : start + self.page]
-        return web.json_response({"items": found, "metadata": {"continue": rest}})
+        answer = {"kind": "List", "items": found, "metadata": {"continue": rest}}
+        return web.json_response(answer)
 
     def _status(self, code: int, message: str) -> web.Response:
         return web.json_response({"kind": "Status", "message": message}, status=code)
