@@ -26,6 +26,7 @@ from prefetch.errors import CredentialError
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import credential_keys
 
+_SEVERAL: Final = 2
 MAX_FILE_SIZE: Final = 1 << 20
 """Bytes of an auth file or a password file that are read at most."""
 
@@ -85,7 +86,7 @@ class Keychain:
     ) -> None:
         self._accounts = {auth_key(name): account for name, account in (accounts or {}).items()}
         self._environ = environ
-        self._given: dict[Repository, Login] = {}
+        self._given: dict[Repository, list[Login]] = {}
         self._paths = discover(environ) if files is None else files
         self._timeout = helper_timeout
         self._files: list[AuthFile] | None = None
@@ -104,14 +105,25 @@ class Keychain:
             account = self._accounts.get(auth_key(registry))
             if account is None:
                 given = self._given.get(Repository(registry, repository or ""))
-                return given or await self._from_files(registry, repository)
+                return given[0] if given else await self._from_files(registry, repository)
             if account.password_env is None and account.password_file is None:
                 return await self._named(account.username, registry, repository)
             return Credential(account.username, await self._password(account, registry))
 
-    def give(self, logins: Mapping[Repository, Login]) -> None:
-        """Take logins for just these repositories. They are for a run, and are not forgotten."""
-        self._given.update(logins)
+    def give(self, logins: Mapping[Repository, Sequence[Login]]) -> None:
+        """Take logins for just these repositories, in the order in which they are to be tried.
+
+        They are for a run, and are not forgotten.
+        """
+        self._given.update({repository: list(some) for repository, some in logins.items()})
+
+    def reject(self, repository: Repository) -> bool:
+        """Pass by the login that was given for a repository; whether another one is left."""
+        given = self._given.get(repository, [])
+        if len(given) < _SEVERAL or auth_key(repository.registry) in self._accounts:
+            return False
+        del given[0]
+        return True
 
     def forget(self) -> None:
         """Read everything anew when it is next needed: passwords change, and helpers' answers

@@ -44,6 +44,10 @@ class Upstreams:
             self._clients[key] = task
         return await asyncio.shield(task)
 
+    def try_next_login(self, repository: Repository) -> bool:
+        """Show a repository another login from now on; False where there is no other."""
+        return self._keychain.reject(repository)
+
     def renew_logins(self) -> None:
         """Look up credentials anew; a login that has changed gets a client of its own."""
         self._keychain.forget()

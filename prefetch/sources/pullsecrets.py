@@ -61,16 +61,17 @@ class PullSecrets:
     async def read(self, api: KubeApi, parsed: Parsed) -> None:
         """Fill in the logins of `parsed`, and what could not be read.
 
-        Where several secrets open a repository, the one with the most uses does.
+        Of several for a repository the one with the most uses comes first.
         """
-        best: dict[Repository, int] = {}
+        found: dict[Repository, Counter[Login]] = defaultdict(Counter)
         for (namespace, name), uses in sorted(self._uses.items()):
             file = await self._file(api, namespace, name, parsed)
             for repository, count in uses.items():
                 login = None if file is None else _login(file, repository)
-                if login is not None and count > best.get(repository, 0):
-                    best[repository] = count
-                    parsed.logins[repository] = login
+                if login is not None:
+                    found[repository][login] += count
+        for repository, logins in found.items():
+            parsed.logins[repository] = tuple(login for login, _ in logins.most_common())
 
     async def _file(
         self, api: KubeApi, namespace: str, name: str, parsed: Parsed

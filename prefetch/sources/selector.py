@@ -143,13 +143,13 @@ class Parsed:
     """What came out of sources; bad entries are errors here, and the others stand.
 
     `more_errors` and `more_notes` are how many there were beyond those that are told one by one.
-    `logins` are what a cluster's pods show to exactly these repositories.
+    `logins` are what a cluster's pods show to exactly these repositories, the most used first.
     """
 
     selectors: list[Selector] = field(default_factory=list)
     errors: list[SourceError] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
-    logins: dict[Repository, Login] = field(default_factory=dict)
+    logins: dict[Repository, tuple[Login, ...]] = field(default_factory=dict)
     more_errors: int = 0
     more_notes: int = 0
     _stopped: bool = False

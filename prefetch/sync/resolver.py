@@ -27,10 +27,21 @@ class Resolver:
         self._emit = emit
 
     async def resolve(self, images: Iterable[PlannedImage]) -> None:
-        """Fill in `digest`, `media_type` and `size`; what fails is marked, nothing is raised."""
-        async with asyncio.TaskGroup() as group:
-            for client, some in (await self.by_client(images)).items():
-                group.create_task(self._resolve_all(client, some))
+        """Fill in `digest`, `media_type` and `size`; what fails is marked, nothing is raised.
+
+        Where a repository refuses one of several logins, the next is tried, as kubelets do.
+        """
+        todo = list(images)
+        while todo:
+            async with asyncio.TaskGroup() as group:
+                for client, some in (await self.by_client(todo)).items():
+                    group.create_task(self._resolve_all(client, some))
+            refused = [image for image in todo if image.problem and image.problem.is_refusal]
+            repositories = {image.wanted.reference.repository for image in refused}
+            again = {each for each in repositories if self._upstreams.try_next_login(each)}
+            todo = [image for image in refused if image.wanted.reference.repository in again]
+            for image in todo:
+                image.problem, image.action = None, Action.SYNC
 
     async def client_for(self, repository: Repository) -> RegistryClient:
         """The client that serves a repository. Raises CredentialError and ConfigError."""

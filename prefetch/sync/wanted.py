@@ -23,6 +23,7 @@ from prefetch.state.records import ManifestRecord, ReferenceRecord
 from prefetch.sync.closure import Closure, closure_of
 
 _MAX_OFFERED = 12
+_REFUSALS = (401, 403)
 _NOBODY = Demand()
 
 
@@ -69,6 +70,11 @@ class Problem:
     code: str
     message: str
     http_status: int | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether a registry did not like who asked."""
+        return self.http_status in _REFUSALS
 
     @classmethod
     def of(cls, error: PrefetchError) -> Problem:

@@ -132,8 +132,8 @@ async def test_an_answer_that_does_not_come_is_in_the_document(world: World) -> 
         assert done.json["images"][0]["reference"] == world.app
 
 
-def secret(*registries: str) -> dict[str, Any]:
-    auth = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+def secret(*registries: str, user: str = "alice") -> dict[str, Any]:
+    auth = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
     held = json.dumps({"auths": {each: {"auth": auth} for each in registries}})
     return {"data": {".dockerconfigjson": base64.b64encode(held.encode()).decode()}}
 
@@ -161,6 +161,22 @@ async def test_pull_secrets_open_their_pods_repositories_and_nothing_else(world:
     files = [path.read_bytes() for path in world.cli.data_dir.rglob("*") if path.is_file()]
     assert PASSWORD not in told
     assert not any(PASSWORD.encode() in content for content in files)
+
+
+async def test_a_secret_that_is_refused_takes_nothing_from_others(world: World) -> None:
+    """Whoever runs more pods with a wrong one would decide for all."""
+    world.upstream.content.put("corp/app", image("private"), "1", readers=("alice",))
+    app = f"{world.upstream.address}/corp/app:1"
+    world.api.lists["/api/v1/pods"] = [
+        *(pod(f"evil{n}", app, imagePullSecrets=[{"name": "wrong"}]) for n in range(3)),
+        pod("good", app, imagePullSecrets=[{"name": "right"}]),
+    ]
+    secrets = "/api/v1/namespaces/shop/secrets"
+    world.api.objects[f"{secrets}/wrong"] = secret(world.upstream.address, user="bob")
+    world.api.objects[f"{secrets}/right"] = secret(world.upstream.address)
+    synced = await world("sync", "--use-pull-secrets")
+    assert synced.code == 0, synced.stdout
+    assert synced.json["budgets"][-1]["identity"] == "alice"
 
 
 async def test_options_of_a_cluster_need_one(cli: CommandLine) -> None:
