@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from prefetch.clock import Clock
 from prefetch.demo.settings import UpstreamSettings
@@ -27,6 +28,10 @@ from support.processes import (
     start_upstream,
 )
 from support.processes import free_port as find_free_port
+
+# Machines that run the tests do other work, too: how long an example takes tells nothing.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from acceptance_support import breaches
 
 from prefetch.demo.images import manifest
 from prefetch.demo.upstream import Upstream
@@ -147,7 +148,10 @@ async def test_heads_that_a_proxy_counts(cli: CommandLine, upstream: UpstreamFac
     pulls = registry.log.select(kind="manifest", method="GET")
     assert pulls
     assert not registry.log.counts(status=429)
-    assert all(each.remaining is None or each.remaining >= 5 for each in pulls)
+    # A HEAD that is under way beside a pull may be counted before it, unheard.
+    names = ("number", "method", "kind", "started", "ended", "counted", "remaining")
+    requests = [{name: getattr(each, name) for name in names} for each in registry.log]
+    assert breaches(requests, 5 - 1) == []
     check(cli, registry, result)
 
 
