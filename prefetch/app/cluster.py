@@ -44,9 +44,7 @@ class ClusterReport:
 
 
 def run_cluster_images(place: Place, request: ClusterRequest, emit: Emit) -> ClusterReport:
-    """Read the cluster, no secrets. Raises UsageError and ConfigError, and NetworkError where it
-    does not answer.
-    """
+    """Read the cluster, no secrets. Raises UsageError and ConfigError."""
 
     async def read() -> Parsed:
         without = replace(request, use_pull_secrets=False)

@@ -26,7 +26,6 @@ from prefetch.errors import CredentialError
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import credential_keys
 
-_SEVERAL: Final = 2
 MAX_FILE_SIZE: Final = 1 << 20
 """Bytes of an auth file or a password file that are read at most."""
 
@@ -119,10 +118,10 @@ class Keychain:
 
     def reject(self, repository: Repository) -> bool:
         """Pass by the login that was given for a repository; whether another one is left."""
-        given = self._given.get(repository, [])
-        if len(given) < _SEVERAL or auth_key(repository.registry) in self._accounts:
+        left = self._given.get(repository, [])[1:]
+        if not left or auth_key(repository.registry) in self._accounts:
             return False
-        del given[0]
+        self._given[repository] = left
         return True
 
     def forget(self) -> None:

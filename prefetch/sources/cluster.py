@@ -20,7 +20,7 @@ from prefetch.sources.kinds import CustomKind
 from prefetch.sources.kubeapi import Connection, KubeApi, Refused, open_api
 from prefetch.sources.nodes import Nodes, entries, look
 from prefetch.sources.pullsecrets import PullSecrets
-from prefetch.sources.selector import Demand, Note, Origin, Parsed, Selector
+from prefetch.sources.selector import Demand, Note, Origin, Parsed, Selector, shown
 from prefetch.sources.yamltree import MapNode, tree_of
 
 SOURCE: Final = "cluster"
@@ -59,7 +59,6 @@ _KINDS: Final = (
 _NODES: Final = Kind("nodes", "Node", "/api/v1", namespaced=False)
 _ACCOUNTS: Final = Kind("serviceaccounts", "ServiceAccount", "/api/v1")
 _PARTS: Final = frozenset({"spec", "template"})
-_SHOWN: Final = 80
 _MOST_UNANSWERED: Final = 1
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _STATUSES: Final = (
@@ -97,7 +96,7 @@ async def read_cluster(query: ClusterQuery) -> Parsed:
     """
     for namespace in query.namespaces:
         if not _NAMESPACE.fullmatch(namespace):
-            raise UsageError(f"{ascii(namespace)[:_SHOWN]} is not a namespace's name")
+            raise UsageError(f"{shown(namespace)} is not a namespace's name")
     api = await open_api(query.connection)
     try:
         return await _Reading(api, query).read()
@@ -140,8 +139,7 @@ class _Reading:
             return
         async for item in self._listed(_NODES):
             if not self._nodes.add(item):
-                name = ascii(look(item, "metadata", "name"))[:_SHOWN]
-                self._parsed.refuse(_error(f"Node {name} does not say what platform it is"))
+                self._parsed.refuse(_error(f"Node {_name(item)} does not say what platform it is"))
 
     def _add_held(self) -> None:
         for selector in _held(self._nodes, {reference for reference, _ in self._merged}):
@@ -158,8 +156,7 @@ class _Reading:
             try:
                 self._take(item, kind)
             except RecursionError:
-                name = ascii(look(item, "metadata", "name"))[:_SHOWN]
-                self._parsed.refuse(_error(f"{kind.singular} {name}: nested too deeply"))
+                self._parsed.refuse(_error(f"{kind.singular} {_name(item)}: nested too deeply"))
 
     def _take(self, item: Mapping[str, Any], kind: Kind) -> None:
         metadata = {key: look(item, "metadata", key) for key in ("name", "namespace")}
@@ -237,6 +234,10 @@ class _Reading:
 
 def _error(message: str, *, hint: str | None = None) -> SourceError:
     return SourceError(SOURCE, None, message, hint=hint)
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return shown(look(item, "metadata", "name"))
 
 
 def _is_made(item: Mapping[str, Any], makers: tuple[str, ...]) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 from prefetch.errors import SourceError
 from prefetch.regular import open_regular
 from prefetch.sources.selector import Origin, Parsed, shown
-from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, read
+from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, is_null, read
 
 MAX_CHAIN: Final = 32
 """Services that extend one another, and files that include one another, at most."""
@@ -76,7 +76,7 @@ class Files:
                     services[key] = Service(key, place, fields)
                 else:
                     self._parsed.refuse(place.error(f"{called(key)} is not a mapping"))
-        elif own is not None and not _is_null(own):
+        elif own is not None and not is_null(own):
             self._parsed.refuse(Origin(origin.source, own.line).error("services is not a mapping"))
         return Model(services)
 
@@ -97,7 +97,7 @@ class Files:
         fields = dict(service.fields)
         seen: set[tuple[str, str]] = set()
         current = service
-        while "extends" in current.fields and not _is_null(current.fields["extends"][0]):
+        while "extends" in current.fields and not is_null(current.fields["extends"][0]):
             extends, source = current.fields["extends"]
             origin = Origin(source, extends.line)
             if (source, current.name) in seen or len(seen) >= MAX_CHAIN:
@@ -130,7 +130,7 @@ class Files:
 
 def _entries(node: Node | None, source: str) -> Iterator[tuple[Node, Origin]]:
     """`include` is a list; what else it is, its use will say."""
-    if node is None or _is_null(node):
+    if node is None or is_null(node):
         return
     for entry in node.items if isinstance(node, ListNode) else [node]:
         yield entry, Origin(source, entry.line)
@@ -155,7 +155,7 @@ def _extends(node: Node, origin: Origin, name: str) -> tuple[str, str | None]:
 
 
 def _path(node: Node | None, origin: Origin, what: str) -> str:
-    if not isinstance(node, Scalar) or _is_null(node) or not node.text:
+    if not isinstance(node, Scalar) or is_null(node) or not node.text:
         raise origin.error(f"{what} names no file")
     if VARIABLE.search(node.text):
         raise origin.error(f"{what}: {shown(node.text)} has variables", hint=RENDER)
@@ -186,7 +186,3 @@ def _read(file: Path, path: str, origin: Origin) -> Node:
     if node is None:
         raise origin.error(f"{shown(path)} is empty")
     return node
-
-
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.value is None

@@ -9,7 +9,7 @@ from typing import Final
 from prefetch.sources import compose, kubernetes, yamllist
 from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import Note, Origin, Parsed
-from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar
+from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, is_null
 
 # Where kustomize looks; `kind` may be left out there (kustomize, "kustomization file").
 _KUSTOMIZATIONS: Final = frozenset({"kustomization.yaml", "kustomization.yml", "Kustomization"})
@@ -22,7 +22,7 @@ def parse(node: Node, name: str, kinds: Sequence[CustomKind] = (), *, strict: bo
     Without `strict`, what is not clearly of a kind that we know is a note: other programs' files
     have `images`, `services` and `kind`, too.
     """
-    if isinstance(node, Scalar) and node.value is None:
+    if is_null(node):
         return Parsed()
     if Path(name).name in _KUSTOMIZATIONS:
         return Parsed(notes=[kubernetes.kustomization(name, node)])
@@ -53,7 +53,7 @@ def _is_surely_list(node: Node) -> bool:
 
 def _is_entry(node: Node) -> bool:
     if isinstance(node, Scalar):
-        return node.value is not None
+        return not is_null(node)
     keys = _keys(node)
     return "image" in keys or {"repository", "tags"} <= keys.keys()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prefetch.errors import SourceError
 from prefetch.sources.selector import Origin, shown
-from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar
+from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, is_null
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Field:
         return {
             key: Field(value, f"{self.path}.{key}".lstrip("."), self.source)
             for key, value in node.items.items()
-            if not _is_null(value)
+            if not is_null(value)
         }
 
     def elements(self, what: str) -> Iterator[Field]:
@@ -59,7 +59,7 @@ class Field:
 
     def text(self, what: str) -> str:
         """A scalar as it was written, so that the tag 1.10 stays 1.10."""
-        if not isinstance(self.node, Scalar) or _is_null(self.node) or not self.node.text:
+        if not isinstance(self.node, Scalar) or is_null(self.node) or not self.node.text:
             raise self.expected(what)
         return self.node.text
 
@@ -77,7 +77,7 @@ class Field:
             case ListNode():
                 return "a list"
             case Scalar():
-                return "nothing" if _is_null(self.node) else shown(self.node.text)
+                return "nothing" if is_null(self.node) else shown(self.node.text)
 
 
 def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
@@ -85,7 +85,3 @@ def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     return f"{path}: unknown key ({advice})"
-
-
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.value is None

@@ -8,7 +8,6 @@ into the library's models would take most of the time and the memory.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -101,14 +100,12 @@ class KubeApi:
                     raise Refused("an entry of the list is no object", _OK)
                 yield item
             metadata = page.get("metadata")
-            last, token = (
-                token,
-                metadata.get("continue") or "" if isinstance(metadata, dict) else "",
-            )
-            if not token:
+            following = metadata.get("continue") if isinstance(metadata, dict) else None
+            if not following:
                 return
-            if token == last:
+            if following == token:
                 break
+            token = following
         raise Refused("the list does not end", _OK)
 
     async def object(self, path: str) -> dict[str, Any]:
@@ -125,16 +122,13 @@ class KubeApi:
 
     async def _get(self, path: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         """An answer's document; asked for again where the server is busy, as client-go does."""
-        async for attempt in AsyncRetrying(
+        retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Refused) and error.is_busy),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=_pause,
-            sleep=asyncio.sleep,
             reraise=True,
-        ):
-            with attempt:
-                return await self._asked(path, query)
-        raise AssertionError  # it has returned or raised
+        )
+        return await retrying(self._asked, path, query)
 
     async def _asked(self, path: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         try:
@@ -151,18 +145,23 @@ class KubeApi:
             body = await _content(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
-            raise NetworkError(f"{self.where}: {ascii(reason[:_SHOWN])[1:-1]}") from None
+            raise NetworkError(f"{self.where}: {_escaped(reason)}") from None
         document = _document(body)
         if answer.status != _OK:
             message = document.get("message")
             words = message if isinstance(message, str) else f"HTTP {answer.status}"
             after = answer.headers.get("Retry-After", "")
             raise Refused(
-                ascii(words[:_SHOWN])[1:-1],
+                _escaped(words),
                 answer.status,
                 float(after) if after.isdecimal() and len(after) < _DIGITS else None,
             )
         return document
+
+
+def _escaped(words: str) -> str:
+    """What somebody else says, cut and safe to print."""
+    return ascii(words[:_SHOWN])[1:-1]
 
 
 def _pause(state: RetryCallState) -> float:
@@ -265,7 +264,7 @@ def _hearing() -> Iterator[_Heard]:
 def _unusable(words: str) -> UsageError:
     first = next(iter(words.splitlines()), "")
     return UsageError(
-        f"the cluster's configuration cannot be used: {ascii(first[:_SHOWN])[1:-1]}",
+        f"the cluster's configuration cannot be used: {_escaped(first)}",
         hint="kubectl --kubeconfig FILE --context NAME get pods tells whether it works",
     )
 

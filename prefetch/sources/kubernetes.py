@@ -20,7 +20,7 @@ from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Reference
 from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import Demand, Note, Origin, Parsed, Selector, shown
-from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar
+from prefetch.sources.yamltree import ListNode, MapNode, Node, Scalar, is_null
 
 _TEMPLATES: Final = (
     ("spec", "template", "spec"),
@@ -226,7 +226,7 @@ class _Images:
     def _list(self, spec: MapNode, key: str) -> list[Node]:
         node = spec.items.get(key)
         optional = key != _CONTAINERS[0]
-        if node is None or (optional and isinstance(node, Scalar) and node.value is None):
+        if node is None or (optional and is_null(node)):
             return []
         if isinstance(node, ListNode):
             return node.items
@@ -262,7 +262,7 @@ def _at(node: Node, path: str) -> Iterator[Node]:
     found = node.items.get(key.removesuffix("[]")) if isinstance(node, MapNode) else None
     entries = found.items if key.endswith("[]") and isinstance(found, ListNode) else [found]
     for entry in entries:
-        if entry is None or (isinstance(entry, Scalar) and entry.value is None):
+        if entry is None or is_null(entry):
             continue
         if rest:
             yield from _at(entry, rest)

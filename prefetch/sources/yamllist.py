@@ -22,7 +22,7 @@ from prefetch.oci.reference import Reference, Repository
 from prefetch.sources.fields import Field
 from prefetch.sources.selector import Parsed, Selector, TagQuery, parse_platforms
 from prefetch.sources.versions import Range
-from prefetch.sources.yamltree import Node, Scalar
+from prefetch.sources.yamltree import Node, Scalar, is_null
 
 MAX_PATTERN: Final = 512
 """Characters in a regular expression at most."""
@@ -37,7 +37,7 @@ _TAGS: Final = ("names", "regex", "semver", "newest")
 def parse(root: Node | None, name: str) -> Parsed:
     """Read a list from its tree; `name` stands in origins and errors. Raises nothing."""
     parsed = Parsed()
-    if root is None or (isinstance(root, Scalar) and root.value is None):
+    if root is None or is_null(root):
         return parsed
     try:
         fields = Field(root, "", name).mapping(_ROOT, "a mapping with `images`")

@@ -111,6 +111,11 @@ def read_all(text: str, source: str) -> Iterator[Node]:
         raise SourceError(source, line, f"not valid YAML: {error.reason}") from None
 
 
+def is_null(node: Node) -> bool:
+    """Whether it is `null`, however that is written."""
+    return isinstance(node, Scalar) and node.value is None
+
+
 def plain(node: Node | None) -> Plain:
     """The tree as Python's own types."""
     match node:

@@ -9,7 +9,6 @@ from acceptance_support import (
     FORTY,
     UNLIMITED,
     manifest_requests,
-    measured,
     outcomes,
     pulls_by_repository,
     refused,
@@ -17,6 +16,7 @@ from acceptance_support import (
 )
 
 from support.factories import UpstreamProcessFactory
+from support.measuring import measured
 from support.processes import CommandLine
 
 

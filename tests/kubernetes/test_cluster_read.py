@@ -1,10 +1,9 @@
-"""A real API server read with the rights that the docs give, and with no others."""
+"""A real API server read with the rights that the manifests give, and with no others."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,10 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from acceptance.acceptance_support import measured
 from prefetch.sources.kubeapi import Connection, open_api
 from support.apiserver import ApiServer, start_api_server
+from support.kustomize import MANIFESTS
 from support.manifests import Object, manifest, node, pod, service_account
+from support.measuring import measured
 from support.processes import CommandLine
 
 pytestmark = [
@@ -40,30 +40,26 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
     gate = "--feature-gates=ListFromCacheSnapshot=false"
     running = await start_api_server(tmp_path / "server", flags=[gate])
     await running.namespaces("prefetch", "shop")
-    await running.create([service_account("prefetch", "prefetch"), shipped_role(), BINDING])
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    await running.create(shipped(kind) for kind in kinds)
     yield running
     await running.stop()
 
 
+def shipped(kind: str) -> Object:
+    """An object of the RBAC that is shipped."""
+    text = (MANIFESTS / "base/rbac.yaml").read_text()
+    [found] = [each for each in yaml.safe_load_all(text) if each["kind"] == kind]
+    return dict(found)
+
+
 def shipped_role(*without: str) -> Object:
-    """The ClusterRole in docs/clusters.md, less some resources."""
-    text = (Path(__file__).parents[2] / "docs/clusters.md").read_text()
-    [block] = re.findall(r"```yaml\n(apiVersion: rbac.*?)```", text, re.DOTALL)
-    role: Object = yaml.safe_load(block)
+    """The ClusterRole that is shipped, less some resources."""
+    role = shipped("ClusterRole")
     for rule in role["rules"]:
         rule["resources"] = [each for each in rule["resources"] if each not in without]
     role["rules"] = [rule for rule in role["rules"] if rule["resources"]]
     return role
-
-
-_RBAC = "rbac.authorization.k8s.io"
-BINDING = manifest(
-    f"{_RBAC}/v1",
-    "ClusterRoleBinding",
-    "prefetch",
-    roleRef={"apiGroup": _RBAC, "kind": "ClusterRole", "name": "prefetch"},
-    subjects=[{"kind": "ServiceAccount", "name": "prefetch", "namespace": "prefetch"}],
-)
 
 
 async def images(
@@ -95,7 +91,7 @@ def workload(kind: str, name: str, image: str, version: str = "apps/v1", **spec:
     return manifest(version, kind, name, "shop", spec=made)
 
 
-async def test_all_that_runs_or_will_with_the_rights_of_the_docs(
+async def test_all_that_runs_or_will_with_the_rights_that_are_shipped(
     server: ApiServer, cli: CommandLine
 ) -> None:
     urgent = manifest("scheduling.k8s.io/v1", "PriorityClass", "urgent", value=1000)

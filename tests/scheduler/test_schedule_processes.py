@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -240,13 +240,29 @@ def descriptors(pid: int) -> list[str]:
     return [os.readlink(each) for each in folder.iterdir() if each.is_symlink()]
 
 
+Scheduled = Callable[..., Awaitable[tuple[Cache, Path]]]
+
+
+@pytest.fixture
+def scheduled(
+    serve: ServeFactory, upstream_process: UpstreamProcessFactory, tmp_path: Path
+) -> Scheduled:
+    """`cache, config = await scheduled(DAILY)`: it serves, and has done what was due at once."""
+
+    async def start(*entries: Mapping[str, Any]) -> tuple[Cache, Path]:
+        upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+        config = write_schedule(tmp_path, upstream, *entries)
+        cache = await serve(config=config)
+        await until(lambda: "cause=tick" in cache.log)
+        return cache, config
+
+    return start
+
+
 async def test_serve_runs_the_schedule_and_does_without_it(
-    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+    scheduled: Scheduled, cli: CommandLine
 ) -> None:
-    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
-    config = write_schedule(tmp_path, upstream, DAILY)
-    cache = await serve(config=config)
-    await until(lambda: "cause=tick" in cache.log)
+    cache, _ = await scheduled(DAILY)
     assert past_runs(cli, "nightly") == [("first", "complete")]
     worker, scheduler = children(cache)
     # It has no share in the port.
@@ -268,12 +284,9 @@ async def test_serve_runs_the_schedule_and_does_without_it(
 
 
 async def test_a_scheduler_that_is_started_again_has_the_configuration_of_now(
-    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+    scheduled: Scheduled, cli: CommandLine
 ) -> None:
-    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
-    config = write_schedule(tmp_path, upstream, NIGHTLY)
-    cache = await serve(config=config)
-    await until(lambda: "cause=tick" in cache.log)
+    cache, config = await scheduled(NIGHTLY)
     config.write_text(config.read_text().replace("nightly", "daily"))
     os.kill(cache.pid, signal.SIGHUP)
     await until(lambda: past_runs(cli, "daily") == [("first", "complete")])
@@ -301,12 +314,9 @@ async def test_stopped_serve_cuts_a_sync_short_in_order(
 
 
 async def test_a_killed_supervisor_takes_the_scheduler_with_it(
-    serve: ServeFactory, upstream_process: UpstreamProcessFactory, cli: CommandLine, tmp_path: Path
+    scheduled: Scheduled, serve: ServeFactory, cli: CommandLine
 ) -> None:
-    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
-    config = write_schedule(tmp_path, upstream, DAILY)
-    cache = await serve(config=config)
-    await until(lambda: "cause=tick" in cache.log)
+    cache, config = await scheduled(DAILY)
     left = children(cache)
     await cache.kill()
     await until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in left))
