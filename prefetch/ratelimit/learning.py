@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from operator import mul
-from statistics import median, pstdev
+from statistics import fmean, median, pstdev
 
 from prefetch.ratelimit.budget import UNKNOWN_WINDOW
 
@@ -230,7 +229,7 @@ def _recent_mean(values: Sequence[float]) -> float:
     """Each value counts half as much as the one after it: what others do changes, also because of
     what we leave them."""
     weights = [0.5**age for age in range(len(values) - 1, -1, -1)]
-    return sum(map(mul, weights, values)) / sum(weights)
+    return fmean(values, weights)
 
 
 def _burn_of_falls(samples: Sequence[Sample], window: float, cost: float) -> list[float]:
