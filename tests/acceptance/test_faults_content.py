@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -45,7 +46,7 @@ def gone(seed: str) -> Image:
 
 
 SCENARIOS = [
-    heals("nested", content=nested),
+    replace(heals("nested", content=nested), unforeseen=True),
     heals("lone-manifest", content=lone),
     heals("null-platform", content=lambda seed: index([lone(seed)], platforms="null")),
     heals("absent-platform", content=lambda seed: index([lone(seed)], platforms="absent")),
