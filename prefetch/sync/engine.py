@@ -274,9 +274,11 @@ def _reused(closure: Closure, spent: Spent) -> int:
 
 def _plan_ready(images: Sequence[PlannedImage], todo: Sequence[PlannedImage]) -> PlanReady:
     bounds = [image.pulls_max for image in todo]
+    lacked = [digest for image in todo for digest in image.lacks]
+    shared = len(lacked) - len(set(lacked))
     return PlanReady(
         images=len(images),
         to_fetch=len(todo),
-        pulls_min=sum(image.pulls_min for image in todo),
-        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds),
+        pulls_min=sum(image.pulls_min for image in todo) - shared,
+        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds) - shared,
     )

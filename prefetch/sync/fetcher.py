@@ -68,17 +68,20 @@ class Fetcher:
         repository: Repository,
         closure: Closure,
         fetched: Collection[str] = (),
+        borrowed: Collection[str] = (),
     ) -> None:
-        """Remember that the repository holds this content; `fetched` has just come from it.
+        """Remember that the repository holds this content; `fetched` has just come from it, what is
+        `borrowed` from another one.
 
-        A document may name anything. What another repository holds in private is taken to be in
-        this one, too, only when the registry says so (free): nobody is to be shown it for having
-        named its digest.
+        A document may name anything. What is borrowed, and what another repository holds in
+        private, is taken to be in this one, too, only when the registry says so (free): nobody is
+        to be shown it for having named its digest.
         """
         reused = [digest for digest in closure.digests if digest not in fetched]
         doubtful = await self.state.links.private_elsewhere(
             repository.registry, repository.path, reused
         )
+        doubtful |= {digest for digest in reused if digest in borrowed}
         manifests = set(closure.documents)
         for digest in list(doubtful):
             if await _has(client, repository, Digest.parse(digest), manifest=digest in manifests):
@@ -102,6 +105,7 @@ class _Job:
     sharing: Sharing
     covered: int
     documents: dict[str, Document] = field(default_factory=dict)
+    borrowed: set[str] = field(default_factory=set)
     config_platform: str | None = None
 
     async def run(self) -> Closure:
@@ -221,7 +225,10 @@ class _Job:
         document = await self.tools.documents.fetch(
             payer.client, payer.repository, descriptor, hold=hold, on_pull=pulled
         )
-        self.sharing.arrived(digest)
+        if not self.sharing.is_anothers(digest, self.image):
+            self.sharing.arrived(digest)
+        if payer.repository != self.image.wanted.reference.repository:
+            self.borrowed.add(digest)
         return document
 
     def _pulled(self, digest: str | None = None) -> None:
@@ -260,7 +267,7 @@ class _Job:
             for blob in closure.blobs
             if blob.digest in self.spent.fetched
         )
-        await self.tools.link(self.client, repository, closure, self.spent.fetched)
+        await self.tools.link(self.client, repository, closure, self.spent.fetched, self.borrowed)
 
 
 async def _has(

@@ -127,3 +127,16 @@ def test_what_is_less_important_goes_now_where_the_rest_does_not_fit() -> None:
     scene = Scene((PAIR, Leaf(1, 0, (0,))), (), entries, limit=4, spent=2)
     planned, _ = judge(scene)
     assert [each["action"] for each in planned] == ["defer", "sync"]
+
+
+async def test_who_pays_in_vain_keeps_nobody_from_the_content(tmp_path: Path) -> None:
+    """The first image's repository does not give what its tag names; the second one's does."""
+    entries = (Entry(0, 0, 0, BOTH), Entry(0, 1, 0, BOTH))
+    async with World.of(Scene((PAIR,), (), entries, limit=10), tmp_path) as world:
+        world.upstreams[0].faults.add(
+            "not-found", method="GET", kind="manifest", repository="a", count=None
+        )
+        async with world.open() as runtime:
+            done = (await world.sync(runtime, entries))["images"]
+    assert [each["outcome"] for each in done] == ["failed", "synced"]
+    assert pulls(done)[1] == 3
