@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime
@@ -16,7 +15,7 @@ from prefetch.events import Emit, Remark, RunFinished, RunStarted
 from prefetch.oci.platform import PlatformSet
 from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
-from prefetch.sync.admission import Admission, Patience, price_to_hold
+from prefetch.sync.admission import Admission, Patience
 from prefetch.sync.catalog import Catalog
 from prefetch.sync.documents import Documents
 from prefetch.sync.engine import Engine, Run
@@ -24,9 +23,10 @@ from prefetch.sync.fetcher import Fetcher
 from prefetch.sync.planner import Planner
 from prefetch.sync.report import PlanReport, SyncReport, run_image_record
 from prefetch.sync.resolver import Resolver
+from prefetch.sync.sharing import Payer, Sharing, unsettled
 from prefetch.sync.transfer import Transfer
 from prefetch.sync.visibility import Visibilities
-from prefetch.sync.wanted import Action, Outcome, PlannedImage
+from prefetch.sync.wanted import Action, Outcome, PlannedImage, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,38 +200,44 @@ def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
 async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
     settings, platforms, parsed = await read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
-        selection = await select(parsed, runtime, platforms)
-        parts = parts_of(runtime)
-        images = await parts.planner.plan(selection.wanted)
-        todo = [image for image in images if image.problem is None and not image.needs_nothing]
-        for client, some in (await parts.resolver.by_client(todo)).items():
-            admission = Admission(
-                client=client,
-                ledger=runtime.ledger,
-                planner=parts.planner,
-                clock=runtime.clock,
-                emit=emit,
-                patience=Patience(),
-            )
-            queue = admission.ordered(some)
-            _schedule(queue, await admission.timetable(queue), runtime.clock.now())
-        for image in images:
-            if image.needs_nothing:
-                image.action = Action.NONE
-        starts = [image.start_at for image in images if image.start_at is not None]
-        never = any(image.action is Action.DEFER and image.start_at is None for image in images)
-        return PlanReport(
-            images=images,
-            errors=selection.errors,
-            budgets=await _budgets(runtime),
-            finish_at=None if never else max(starts, default=runtime.clock.now()),
+        return await plan_all(runtime, parsed, platforms)
+
+
+async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> PlanReport:
+    """What `sync_all` would do now, and cost. Raises StateError and StoreError."""
+    selection = await select(parsed, runtime, platforms)
+    parts = parts_of(runtime)
+    images = await parts.planner.plan(selection.wanted)
+    for image in images:
+        if image.needs_nothing:
+            image.action = Action.NONE
+    await _rehearse(runtime, parts, [image for image in images if image.action is Action.SYNC])
+    starts = [image.start_at for image in images if image.start_at is not None]
+    never = any(image.action is Action.DEFER and image.start_at is None for image in images)
+    return PlanReport(
+        images=images,
+        errors=selection.errors,
+        budgets=await _budgets(runtime),
+        finish_at=None if never else max(starts, default=runtime.clock.now()),
+    )
+
+
+async def _rehearse(runtime: Runtime, parts: Parts, images: Sequence[PlannedImage]) -> None:
+    """Find out when each image would start, and what it would pay itself."""
+    clients = await parts.resolver.by_client(images)
+    unsure = unsettled(list(clients.values()))
+    for client, some in clients.items():
+        sharing = Sharing()
+        admission = Admission(
+            client=client,
+            ledger=runtime.ledger,
+            planner=parts.planner,
+            clock=runtime.clock,
+            emit=runtime.emit,
+            patience=Patience(),
+            sharing=sharing,
         )
-
-
-def _schedule(
-    queue: Sequence[PlannedImage], starts: Sequence[datetime | None], now: datetime
-) -> None:
-    for image, start in zip(queue, starts, strict=True):
-        image.start_at = start
-        later = start is None or start > now
-        image.action = Action.DEFER if later and price_to_hold(image) > 0 else Action.SYNC
+        for image in admission.ordered(some):
+            sharing.expect(Payer(image, client, Spent()))
+        for image, start in await admission.rehearse(some, unsure):
+            image.start_at = start

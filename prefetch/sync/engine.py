@@ -21,6 +21,7 @@ from prefetch.sync.closure import Closure
 from prefetch.sync.fetcher import Fetcher
 from prefetch.sync.planner import Planner
 from prefetch.sync.resolver import Resolver
+from prefetch.sync.sharing import Payer, Sharing
 from prefetch.sync.visibility import Visibilities
 from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Problem, Spent, Wanted
 
@@ -79,13 +80,14 @@ class Engine:
         When cancelled, what has been fetched stays and what was finished is recorded.
         """
         images = await self._planner.plan(run.wanted)
+        sharing = Sharing()
         todo = [image for image in images if not self._is_settled(image)]
         self._emit(_plan_ready(images, todo))
         try:
             await self._settle([image for image in images if self._is_settled(image)], run)
             async with asyncio.TaskGroup() as group:
                 for client, some in (await self._resolver.by_client(todo)).items():
-                    group.create_task(self._run_client(client, some, run, patience))
+                    group.create_task(self._run_client(client, some, run, patience, sharing))
         finally:
             await asyncio.shield(self._remember(images, run))
 
@@ -127,6 +129,7 @@ class Engine:
         images: Sequence[PlannedImage],
         run: Run,
         patience: Patience,
+        sharing: Sharing,
     ) -> None:
         admission = Admission(
             client=client,
@@ -135,10 +138,13 @@ class Engine:
             clock=self._clock,
             emit=self._emit,
             patience=patience,
+            sharing=sharing,
         )
+        for image in admission.ordered(images):
+            sharing.expect(Payer(image, client, run.spent[image.wanted.name]))
 
         async def start(image: PlannedImage, grant: Grant) -> bool:
-            return await self._fetch(client, image, grant, run)
+            return await self._fetch(client, image, grant, run, sharing)
 
         def defer(image: PlannedImage, retry_at: datetime) -> None:
             problem = Problem("BUDGET_EXHAUSTED", self._deferral_message(client, retry_at))
@@ -152,6 +158,7 @@ class Engine:
         image: PlannedImage,
         grant: Grant,
         run: Run,
+        sharing: Sharing,
     ) -> bool:
         if self._is_settled(image):
             await self._settle([image], run)
@@ -159,7 +166,7 @@ class Engine:
         self._emit(ImageStarted(image.wanted.name))
         try:
             image.closure = await self._fetcher.fetch(
-                client, image, grant, run.spent[image.wanted.name]
+                client, image, grant, run.spent[image.wanted.name], sharing
             )
             await self._learn(client, image)
         except BudgetExhausted:
@@ -267,9 +274,11 @@ def _reused(closure: Closure, spent: Spent) -> int:
 
 def _plan_ready(images: Sequence[PlannedImage], todo: Sequence[PlannedImage]) -> PlanReady:
     bounds = [image.pulls_max for image in todo]
+    lacked = [digest for image in todo for digest in image.lacks]
+    shared = len(lacked) - len(set(lacked))
     return PlanReady(
         images=len(images),
         to_fetch=len(todo),
-        pulls_min=sum(image.pulls_min for image in todo),
-        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds),
+        pulls_min=sum(image.pulls_min for image in todo) - shared,
+        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds) - shared,
     )
