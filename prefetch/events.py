@@ -107,6 +107,14 @@ class ThrottleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowed:
+    """A registry has throttled us: from now on it is asked at most `per_second` times a second."""
+
+    registry: str
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetChanged:
     """A meter's estimate moved: `available` pulls are left above `reserve`."""
 
@@ -146,6 +154,7 @@ Event = (
     | BlobProgress
     | BlobFinished
     | ThrottleEvent
+    | Slowed
     | BudgetChanged
     | WaitStarted
     | RunFinished

@@ -13,7 +13,7 @@ from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
 from prefetch.config.settings import ScheduleEntry, Settings
 from prefetch.errors import PrefetchError
-from prefetch.events import Emit, Event, Remark, ThrottleEvent
+from prefetch.events import Emit, Event, Remark, Slowed, ThrottleEvent
 from prefetch.scheduler.plan import Cause
 from prefetch.server.accesslog import ServerLog
 from prefetch.server.witness import places
@@ -77,6 +77,8 @@ def _telling(log: ServerLog, entry: str) -> Emit:
                 log.info("remark", entry=entry, text=text)
             case ThrottleEvent(registry, until):
                 log.warning("registry throttles", entry=entry, registry=registry, until=until)
+            case Slowed(registry, per_second):
+                log.warning("slowed", entry=entry, registry=registry, per_second=per_second)
 
     return listen
 

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prefetch.cli.text import local, plural, short_digest, size
+from prefetch.cli.text import local, plural, short_digest, size, slowed
 from prefetch.events import (
     BlobFinished,
     BlobProgress,
@@ -27,6 +27,7 @@ from prefetch.events import (
     ReferenceResolved,
     Remark,
     RunStarted,
+    Slowed,
     ThrottleEvent,
     WaitStarted,
 )
@@ -100,6 +101,8 @@ class Display:
                 self._budget(event)
             case Remark(text):
                 self._console.print(text, highlight=False, markup=False)
+            case Slowed():
+                self._console.print(slowed(event), highlight=False, markup=False)
             case _:
                 self._image(event)
 

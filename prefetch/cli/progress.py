@@ -10,7 +10,7 @@ from datetime import timedelta
 import click
 
 from prefetch.cli.options import Globals
-from prefetch.cli.text import local, plural, size
+from prefetch.cli.text import local, plural, size, slowed
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
@@ -20,6 +20,7 @@ from prefetch.events import (
     PullSpent,
     Remark,
     RunStarted,
+    Slowed,
     Stream,
     ThrottleEvent,
     WaitStarted,
@@ -75,6 +76,8 @@ class PlainLines:
                 click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
+            case Slowed():
+                click.echo(slowed(event), err=True)
             case WaitStarted():
                 self._wait(event)
             case _:
