@@ -29,7 +29,7 @@ from prefetch.state.account import (
 )
 from prefetch.state.books import Books, read_sequence
 from prefetch.state.database import State
-from prefetch.state.journal import Journal
+from prefetch.state.journal import Journal, end_unheard
 from prefetch.state.meters import (
     Budget,
     Busy,
@@ -87,6 +87,18 @@ class Ledger:
     async def stamp(self, meter: MeterKey) -> Stamp:  # noqa: ARG002 - one sequence serves all
         """Taken just before a free request leaves; its answer is observed with it."""
         return await self._journal.fresh_stamp()
+
+    async def head_stamp(self, meter: MeterKey, repository: str) -> Stamp:
+        """Taken just before a HEAD leaves: its answer is observed with it, or it is `unheard`.
+
+        Where HEADs are known to cost pulls, it is charged from now on.
+        """
+        return await self._journal.head_stamp(meter, repository)
+
+    async def unheard(self, stamp: Stamp) -> None:
+        """A HEAD has ended without an answer that tells anything."""
+        if stamp.spend is not None:
+            await self._journal.transact(lambda books: end_unheard(books, stamp))
 
     async def observe(
         self,

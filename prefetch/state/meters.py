@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
@@ -31,10 +31,14 @@ class MeterPolicy:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stamp:
-    """When a request left: the ledger's sequence known then, and this process's own count."""
+    """When a request left: the ledger's sequence known then, and this process's own count.
+
+    `spend` is the journal's row of a HEAD that costs a pull.
+    """
 
     sequence: int
     counter: int
+    spend: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
