@@ -135,6 +135,16 @@ class WaitStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class PullsSpread:
+    """A run spends smoothly: the pulls that are available are spread until `until`."""
+
+    registry: str
+    identity: str
+    pulls: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run ended: `complete`, `deferred`, `failed` or `interrupted`."""
 
@@ -157,6 +167,7 @@ Event = (
     | Slowed
     | BudgetChanged
     | WaitStarted
+    | PullsSpread
     | RunFinished
 )
 Emit = Callable[[Event], None]

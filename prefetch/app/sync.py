@@ -122,6 +122,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         results=work.ordered(),
         errors=errors,
         budgets=await _budgets(runtime),
+        spread=work.spread,
         requests=sum(client.requests for client in runtime.upstreams.opened()),
         seconds=clock.monotonic() - started,
         interrupted=cut_short,
@@ -214,7 +215,8 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
                 patience=Patience(),
             )
             queue = admission.ordered(some)
-            _schedule(queue, await admission.timetable(queue), runtime.clock.now())
+            starts = await admission.timetable(queue)
+            _schedule(queue, starts, runtime.clock.now(), spread=admission.spread)
         for image in images:
             if image.needs_nothing:
                 image.action = Action.NONE
@@ -227,8 +229,11 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
         )
 
 
-def _schedule(queue: Sequence[PlannedImage], starts: Sequence[datetime], now: datetime) -> None:
-    for image, start in zip(queue, starts, strict=True):
+def _schedule(
+    queue: Sequence[PlannedImage], starts: Sequence[datetime], now: datetime, *, spread: int
+) -> None:
+    """Say when each starts; the first `spread` wait for their turn within one run."""
+    for number, (image, start) in enumerate(zip(queue, starts, strict=True)):
         image.start_at = start
-        later = start > now and price_to_hold(image) > 0
+        later = start > now and price_to_hold(image) > 0 and number >= spread
         image.action = Action.DEFER if later else Action.SYNC

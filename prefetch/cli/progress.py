@@ -10,7 +10,7 @@ from datetime import timedelta
 import click
 
 from prefetch.cli.options import Globals
-from prefetch.cli.text import local, plural, size, slowed
+from prefetch.cli.text import local, plural, size, told
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
@@ -18,6 +18,7 @@ from prefetch.events import (
     Event,
     ImageFinished,
     PullSpent,
+    PullsSpread,
     Remark,
     RunStarted,
     Slowed,
@@ -76,8 +77,8 @@ class PlainLines:
                 click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
-            case Slowed():
-                click.echo(slowed(event), err=True)
+            case Slowed() | PullsSpread():
+                click.echo(told(event), err=True)
             case WaitStarted():
                 self._wait(event)
             case _:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from prefetch.events import Slowed
+from prefetch.events import PullsSpread, Slowed
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
@@ -35,10 +35,13 @@ def local(moment: datetime | None) -> str:
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def slowed(event: Slowed) -> str:
-    """What a registry's throttling has led to."""
-    often = f"{event.per_second:g} times a second"
-    return f"{event.registry} throttles: it is asked at most {often} from now on"
+def told(event: Slowed | PullsSpread) -> str:
+    """How requests, or pulls, are held back, in a line."""
+    if isinstance(event, Slowed):
+        often = f"{event.per_second:g} times a second"
+        return f"{event.registry} throttles: it is asked at most {often} from now on"
+    name = f"{event.registry} ({event.identity})"
+    return f"{name}: {plural(event.pulls, 'pull')} spread until about {local(event.until)}"
 
 
 def short_digest(digest: str | None) -> str:

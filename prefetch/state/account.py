@@ -100,6 +100,19 @@ class Position:
             reset_at=self.reading.reset_at if self.reading else None,
         )
 
+    def back_at(self, now: float) -> float | None:
+        """When all that the meter gives is back, one window from now at the latest.
+
+        None where neither a window nor a moment is known.
+        """
+        reading = self.reading
+        if reading is not None and reading.reset_at is not None and reading.reset_at > now:
+            return reading.reset_at
+        if reading is not None and reading.window_seconds is None:
+            return None
+        moment = self.refill_at(self.limit or 1, now)
+        return moment if moment > now else now + self.window
+
 
 @dataclass(slots=True)
 class Account:

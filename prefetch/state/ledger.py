@@ -290,6 +290,9 @@ class Ledger:
             return Budget(meter, None, None, None, policy.reserve.of(None), None, None, None, 0.0)
         reading = position.reading
         available = 0 if account.empty_until() else position.available - account.held
+        back = position.back_at(account.now)
+        if back is None and policy.limit is not None:
+            back = account.now + policy.limit[1]
         return Budget(
             meter=meter,
             source=(reading.source or None) if reading else None,
@@ -300,6 +303,7 @@ class Ledger:
             window_seconds=reading.window_seconds if reading else position.window,
             observed_at=_moment(reading.observed_at) if reading else None,
             foreign_burn_per_hour=round(reading.burn_rate * 3600, 3) if reading else 0.0,
+            back_at=None if back is None else _moment(back),
         )
 
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:

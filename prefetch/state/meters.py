@@ -96,7 +96,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A meter as reports show it; numbers are None where no limit is known."""
+    """A meter as reports show it; numbers are None where no limit is known.
+
+    `back_at` is when all of it is back; None where no window is known.
+    """
 
     meter: MeterKey
     source: str | None
@@ -107,3 +110,4 @@ class Budget:
     window_seconds: float | None
     observed_at: datetime | None
     foreign_burn_per_hour: float
+    back_at: datetime | None = None

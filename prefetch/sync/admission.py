@@ -18,6 +18,7 @@ from prefetch.events import BudgetChanged, Emit, WaitStarted
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.ledger import Hold, Ledger, Refused
 from prefetch.sync.planner import Planner
+from prefetch.sync.spreading import Spreading
 from prefetch.sync.timetable import DEFAULT_WINDOW_SECONDS, Windows
 from prefetch.sync.wanted import Grant, PlannedImage
 
@@ -77,6 +78,15 @@ class Admission:
         self._slots = client.settings.max_concurrency
         self._window = DEFAULT_WINDOW_SECONDS
         self._capacity: int | None = None
+        self._pause = 0.0
+        self.spread = 0
+        self.spreading = Spreading(
+            client.settings.pace,
+            wait=patience.wait,
+            deadline=patience.deadline,
+            clock=clock,
+            emit=emit,
+        )
 
     async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
         """Start each image when its price is held; `defer` those for which there is no budget."""
@@ -92,10 +102,14 @@ class Admission:
                         waiting = self.ordered([*waiting, *again])
                 elif busy:
                     await self._clock.sleep(_BUSY_POLL_SECONDS)
+                elif waiting and self._pause:
+                    await self._clock.sleep(self._pause)
+                    await self._learn()
                 elif waiting:
-                    if not await self._wait_for_budget(waiting):
+                    if self.spreading.over or not await self._wait_for_budget(waiting):
                         await self._defer(waiting, defer)
                         return
+                    await self._learn()
                     waiting = self.ordered(waiting)
         finally:
             await self._stop()
@@ -113,6 +127,7 @@ class Admission:
                 budget.available,
             )
         )
+        self.spreading.learn(budget)
         self._window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
         if budget.limit is not None:
             self._capacity = max(1, budget.limit - budget.reserve)
@@ -141,8 +156,10 @@ class Admission:
         Within one priority prices ascend, so the first refusal settles the rest of its group; what
         is less important gets a chance once nothing runs that could still give budget back.
         """
-        busy, position = False, 0
+        busy, position, self._pause = False, 0, 0.0
         while position < len(waiting) and len(self._running) < self._slots:
+            if self._is_held_up(waiting[position]):
+                break
             refused = await self._admit(waiting[position], start)
             if refused is None:
                 del waiting[position]
@@ -154,6 +171,13 @@ class Admission:
             while position < len(waiting) and self._rank(waiting[position])[:2] == group:
                 position += 1
         return busy
+
+    def _is_held_up(self, image: PlannedImage) -> bool:
+        """Whether the image has to wait for its turn at a smooth pace, or gets none any more."""
+        if image.problem is not None or price_to_hold(image) == 0:
+            return False
+        self._pause = self.spreading.pause
+        return self._pause > 0 or self.spreading.over
 
     async def _admit(self, image: PlannedImage, start: Start) -> Refused | None:
         """Start the image if its price can be held."""
@@ -169,6 +193,8 @@ class Admission:
             if isinstance(answer, Refused):
                 return answer
             grant = Grant(answer, price, whole)
+            if not answer.exempt:
+                self.spreading.started(price)
         task = asyncio.ensure_future(self._started(image, grant, start))
         self._running[task] = image
         return None
@@ -211,8 +237,10 @@ class Admission:
                 await self._ledger.release(grant.hold)
 
     async def _one_finished(self) -> list[PlannedImage]:
-        """Wait for a running image; returns those that have to queue again."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        """Wait for a running image, or the next one's turn; returns those that queue again."""
+        done, _ = await asyncio.wait(
+            self._running, timeout=self._pause or None, return_when=asyncio.FIRST_COMPLETED
+        )
         await self._learn()
         again = []
         for task in done:
@@ -257,22 +285,31 @@ class Admission:
 
     async def _defer(self, waiting: list[PlannedImage], defer: Defer) -> None:
         queue = self.ordered(waiting)
-        for image, moment in zip(queue, await self.timetable(queue, available=0), strict=True):
+        if self.spreading.over:
+            moments = [self._clock.now()] * len(queue)
+        else:
+            moments = await self.timetable(queue, available=0)
+        for image, moment in zip(queue, moments, strict=True):
             defer(image, moment)
 
     async def timetable(
         self, queue: Sequence[PlannedImage], *, available: int | None = None
     ) -> list[datetime]:
-        """When each image of the (ordered) queue can start; `available` None: ask the ledger."""
+        """When each image of the (ordered) queue can start; `available` None: ask the ledger.
+
+        The first `spread` of them start within one run at a smooth pace.
+        """
         now = self._clock.now()
         if not queue:
             return []
         budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        prices = [price_to_hold(image) for image in queue]
+        spread = self.spreading.starts(budget, prices) if available is None else []
+        self.spread = len(spread)
         if available is None:
             available = budget.available
         if available is None:
             return [now] * len(queue)
-        prices = [price_to_hold(image) for image in queue]
         capacity = max(1, (budget.limit or 1) - budget.reserve)
         window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
         refill = await self._forecast(min(capacity, available + prices[0]))
@@ -280,7 +317,8 @@ class Admission:
         if refill <= now:
             # Nothing has been spent yet: the window begins with the first pull.
             refill = now + timedelta(seconds=window)
-        return Windows(available, capacity, window, refill).starts(prices, now)
+        starts = Windows(available, capacity, window, refill).starts(prices, now)
+        return [*spread, *starts[len(spread) :]]
 
     async def _stop(self) -> None:
         """Cancelled or failed: end what runs; its progress is kept."""
