@@ -16,7 +16,7 @@ from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
 from prefetch.events import BudgetChanged, Emit, WaitStarted
 from prefetch.remote.registry import RegistryClient
-from prefetch.state.ledger import Hold, Ledger, Refused
+from prefetch.state.ledger import Budget, Hold, Ledger, Refused
 from prefetch.sync.planner import Planner
 from prefetch.sync.spreading import Spreading
 from prefetch.sync.timetable import DEFAULT_WINDOW_SECONDS, Windows
@@ -116,7 +116,7 @@ class Admission:
 
     async def _learn(self) -> None:
         """Read the meter, and tell those who watch."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         self._emit(
             BudgetChanged(
                 budget.meter.registry,
@@ -225,7 +225,7 @@ class Admission:
 
     async def _affordable(self, price: int) -> int:
         """An image dearer than a whole window goes in parts, each as large as can be had now."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         available = price if budget.available is None else budget.available
         return max(1, min(price, available))
 
@@ -280,6 +280,9 @@ class Admission:
             self._tries[image.wanted.name] += 1
         return bool(fresh)
 
+    async def _budget(self) -> Budget:
+        return await self._ledger.budget(self._client.meter, self._client.policy)
+
     async def _forecast(self, pulls: int) -> datetime:
         return await self._ledger.forecast(self._client.meter, self._client.policy, pulls)
 
@@ -302,7 +305,7 @@ class Admission:
         now = self._clock.now()
         if not queue:
             return []
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         prices = [price_to_hold(image) for image in queue]
         spread = self.spreading.starts(budget, prices) if available is None else []
         self.spread = len(spread)

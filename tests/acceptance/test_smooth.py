@@ -79,6 +79,19 @@ async def test_images_are_taken_whole(
     assert all(moments[3 * n + 2] - first < 3 for n, first in enumerate(firsts))
 
 
+async def test_references_by_digest_are_spread_as_well(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
+) -> None:
+    """Their digests are known, but the meter has been read all the same."""
+    upstream = await upstream_process(settings=limited(16), images=[{**SINGLE, "count": 5}])
+    made = await asyncio.to_thread(upstream.ask, "images")
+    named = [f"{upstream.address}/{each['repository']}@{each['digest']}" for each in made]
+    ended = await cli(*words(write_list(tmp_path / "images.txt", named)))
+    assert ended.code == 0, ended.stderr
+    assert [each["pulls"] for each in ended.json["spread"]] == [10]
+    assert_even(pulls(upstream), WINDOW / 2, tolerance=4)
+
+
 async def test_burst_is_the_default(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
 ) -> None:
