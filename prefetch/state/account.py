@@ -9,7 +9,7 @@ lowest active one governs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prefetch.ratelimit.budget import (
     FRESH_SECONDS,
@@ -139,6 +139,13 @@ class Account:
     @property
     def in_flight(self) -> int:
         return sum(usage.ended is None for usage in self.usage)
+
+    def exempted(self) -> Account:
+        """The account as pulls from an exempt repository meet it: a configured limit alone counts,
+        and there is nothing to ask."""
+        return replace(
+            self, readings=[], usage=[], empty_sequence=None, asked_sequence=None, asked_at=self.now
+        )
 
     def active(self) -> list[Reading]:
         """Readings that count: near the newest in time, and not older than their window."""

@@ -138,10 +138,11 @@ class Ledger:
 
         def work(books: Books) -> Hold | Refused:
             meter_id, account = books.account(meter, policy)
-            if not exempt:
-                verdict = judge_hold(account, pulls)
-                if verdict.answer == "refuse":
-                    return _refused(account, verdict, pulls)
+            if exempt:
+                account = account.exempted()
+            verdict = judge_hold(account, pulls)
+            if verdict.answer == "refuse":
+                return _refused(account, verdict, pulls)
             return Hold(books.open_hold(meter_id, label, pulls), meter, policy, label, exempt)
 
         def undo(books: Books, answer: Hold | Refused) -> None:
@@ -167,7 +168,9 @@ class Ledger:
 
         def work(books: Books) -> bool:
             _, account = books.account(hold.meter, hold.policy)
-            if not hold.exempt and judge_hold(account, pulls).answer == "refuse":
+            if hold.exempt:
+                account = account.exempted()
+            if judge_hold(account, pulls).answer == "refuse":
                 return False
             return books.grow_hold(hold.id, pulls)
 
@@ -194,15 +197,16 @@ class Ledger:
         def work(books: Books) -> Granted | Observe | Busy | Refused:
             meter_id, account = books.account(meter, policy)
             held = hold is not None and books.held_by(hold.id) > 0
-            if not self._journal.is_exempt(books, meter, repository):
-                verdict = judge_spend(account, held=held)
-                match verdict.answer:
-                    case "observe":
-                        return Observe()
-                    case "busy":
-                        return Busy()
-                    case "refuse":
-                        return _refused(account, verdict, 1)
+            if self._journal.is_exempt(books, meter, repository):
+                account = account.exempted()
+            verdict = judge_spend(account, held=held)
+            match verdict.answer:
+                case "observe":
+                    return Observe()
+                case "busy":
+                    return Busy()
+                case "refuse":
+                    return _refused(account, verdict, 1)
             if hold is not None and held:
                 books.take_from(hold.id)
             spend = books.open_spend(

@@ -193,7 +193,7 @@ class Admission:
             if isinstance(answer, Refused):
                 return answer
             grant = Grant(answer, price, whole)
-            if not answer.exempt:
+            if not answer.exempt or self._client.policy.limit is not None:
                 self.spreading.started(price)
         task = asyncio.ensure_future(self._started(image, grant, start))
         self._running[task] = image

@@ -88,6 +88,18 @@ async def test_no_headers_at_all(cli: CommandLine, upstream: UpstreamFactory) ->
     check(cli, registry, result)
 
 
+async def test_a_configured_limit_holds_where_there_are_no_headers(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    registry = await upstream(limit=None)
+    names = put(registry, "one", "two", "three", "four")
+    limit = {"pulls": 3, "window": "10m"}
+    result = await sync_all(cli, registry, names, limit=limit, reserve=1)
+    assert (result.code, result.json["totals"]["synced"]) == (75, 2), result.stdout
+    assert registry.log.pulls == 2
+    check(cli, registry, result)
+
+
 async def test_no_headers_on_one_repository(cli: CommandLine, upstream: UpstreamFactory) -> None:
     """An exempt repository is synced though nothing is left, and says nothing of the meter."""
     registry = await upstream(limit=10, window=600, exempt=("free",))

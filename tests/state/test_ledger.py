@@ -491,6 +491,34 @@ async def test_a_configured_limit_counts_our_own_spends(
     assert isinstance(await ask(ledgers[0], policy=policy), Granted)
 
 
+async def test_a_configured_limit_counts_what_the_registry_exempts(
+    ledgers: list[Ledger], clock: TurnedClock
+) -> None:
+    one, two = ledgers
+    policy = MeterPolicy(Reserve(1), (4, 100.0))
+    await head(one, None)
+    hold = await one.hold(HUB, 2, policy, label="x", exempt=True)
+    assert isinstance(hold, Hold)
+    assert not await one.grow(hold, 2)
+    assert isinstance(await one.hold(HUB, 2, policy, label="y", exempt=True), Refused)
+    assert await one.release(hold) == 2
+    for _ in range(3):
+        await two.settle(await spent(two, policy=policy), None, answered=True)
+    refused = await ask(one, policy=policy)
+    assert isinstance(refused, Refused)
+    assert (refused.stale, "configured" in refused.reason) == (False, True)
+    clock.turn(101)
+    assert isinstance(await ask(one, policy=policy), Granted)
+
+
+async def test_what_is_exempt_is_free_of_the_reported_limit_alone(ledger: Ledger) -> None:
+    await head(ledger, reading(0))
+    await head(ledger, None, "docker/exempt")
+    policy = MeterPolicy(Reserve(0), (2, 100.0))
+    answers = [await ask(ledger, where="docker/exempt", policy=policy) for _ in range(3)]
+    assert [type(each) for each in answers] == [Granted, Granted, Refused]
+
+
 async def test_of_configured_and_reported_limit_the_lower_counts(ledger: Ledger) -> None:
     await head(ledger, reading(50))
     assert await available(ledger, MeterPolicy(Reserve(0), (10, 100.0))) == 10
