@@ -215,25 +215,30 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
                 patience=Patience(),
             )
             queue = admission.ordered(some)
-            starts = await admission.timetable(queue)
-            _schedule(queue, starts, runtime.clock.now(), spread=admission.spread)
+            moments = await admission.timetable(queue)
+            _schedule(queue, moments, runtime.clock.now(), spread=admission.spread)
         for image in images:
             if image.needs_nothing:
                 image.action = Action.NONE
         starts = [image.start_at for image in images if image.start_at is not None]
+        never = any(image.action is Action.DEFER and image.start_at is None for image in images)
         return PlanReport(
             images=images,
             errors=selection.errors,
             budgets=await _budgets(runtime),
-            finish_at=max(starts, default=runtime.clock.now()),
+            finish_at=None if never else max(starts, default=runtime.clock.now()),
         )
 
 
 def _schedule(
-    queue: Sequence[PlannedImage], starts: Sequence[datetime], now: datetime, *, spread: int
+    queue: Sequence[PlannedImage],
+    starts: Sequence[datetime | None],
+    now: datetime,
+    *,
+    spread: int,
 ) -> None:
     """Say when each starts; the first `spread` wait for their turn within one run."""
     for number, (image, start) in enumerate(zip(queue, starts, strict=True)):
         image.start_at = start
-        later = start > now and price_to_hold(image) > 0 and number >= spread
-        image.action = Action.DEFER if later else Action.SYNC
+        later = number >= spread and (start is None or start > now)
+        image.action = Action.DEFER if later and price_to_hold(image) > 0 else Action.SYNC

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 
 # SQLite numbers rows only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
@@ -255,6 +255,23 @@ observations = Table(
     Column("head_count", BigInteger),
     # JSON: [[seen_at, pulls], …], usage by when it was first seen.
     Column("falls", Text, nullable=False),
+)
+
+# What forecasts are learned from: how a source's reading changed between two clean observations.
+meter_samples = Table(
+    "meter_samples",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("meter", RowId, ForeignKey("meters.id", ondelete="CASCADE"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    # Below zero where the meter rose.
+    Column("fall", BigInteger, nullable=False),
+    Column("gets", BigInteger, nullable=False),
+    Column("heads", BigInteger, nullable=False),
+    Column("remaining", BigInteger, nullable=False),
+    Index(None, "meter", "source", "at"),
 )
 
 spends = Table(
