@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 	--generate-hashes --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long check bench docs lock clean
+.PHONY: help demo test test-long check bench simulate docs lock clean
 
 help: ## show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(VENV)/.dev ## lint, format, types, layers, docs
 
 bench: $(VENV)/.dev ## measure against the peers, in one run
 	$(BIN)/python benchmarks/run.py
+
+simulate: $(VENV)/.dev ## weeks beside other users of a limit, 200 times; some 15 minutes
+	PYTHONPATH=tests $(BIN)/python -m simulation.table
 
 docs: $(VENV)/.dev ## write --help into the docs again
 	$(BIN)/python tools/check_docs.py --write

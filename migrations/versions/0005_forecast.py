@@ -17,6 +17,7 @@ _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    op.add_column("observations", sa.Column("head_at", sa.Double(), nullable=True))
     op.create_table(
         "meter_samples",
         sa.Column("id", _ID, nullable=False),
@@ -46,3 +47,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("meter_samples")
+    op.drop_column("observations", "head_at")

@@ -102,15 +102,19 @@ def learn(
     minutes' burn in pulls a second, which stands where the samples tell nothing.
     """
     span = Learned(window, 1.0) if window else _window(samples, limit)
-    now = samples[-1].at if samples else 0.0
-    recent = [s for s in samples if s.at > now - _WINDOWS_LOOKED_AT * span.value]
     model = MeterModel(limit, span)
-    if recent:
-        watched = (now - recent[0].since) / span.value
-        model = replace(model, windows=watched, get_cost=_get_cost(recent, span.value))
-        if limit is not None:
-            refill, confidence = _refill(recent, limit, span.value, model.get_cost.value)
-            model = replace(model, refill=refill, refill_confidence=confidence)
+    if not samples:
+        return _with_burn(model, samples, burn_rate)
+    now = samples[-1].at
+    recent = [s for s in samples if s.at > now - _WINDOWS_LOOKED_AT * span.value]
+    if limit is not None:
+        refill, confidence = _refill(recent, limit, span.value)
+        model = replace(model, refill=refill, refill_confidence=confidence)
+    model = replace(
+        model,
+        windows=(now - recent[0].since) / span.value,
+        get_cost=_get_cost(samples, span.value, at_once=model.refill is Refill.AT_ONCE),
+    )
     return _with_burn(model, recent, burn_rate)
 
 
@@ -131,29 +135,36 @@ def _window(samples: Sequence[Sample], limit: int | None) -> Learned:
     return Learned(median(lengths), len(lengths) / (len(lengths) + 2))
 
 
-def _get_cost(samples: Sequence[Sample], window: float) -> Learned:
-    """Pulls a GET, from short intervals that nobody else is seen in."""
+def _get_cost(samples: Sequence[Sample], window: float, *, at_once: bool) -> Learned:
+    """Pulls a GET, from short intervals in which nobody else is seen and nothing comes back."""
     telling = [
         sample
-        for sample in samples
+        for sample in (samples if at_once else _nothing_returning(samples, window))
         if sample.gets
         and sample.seconds <= _SHORT_SHARE * window
         and 0 <= sample.fall - sample.heads <= sample.gets
     ]
     gets = sum(sample.gets for sample in telling)
-    if gets < _GETS_TO_KNOW:
-        return Learned(1.0, 0.0)
-    cost = sum(sample.fall - sample.heads for sample in telling) / gets
-    confidence = gets / (gets + _GETS_TO_KNOW)
-    if cost <= 0:
-        return Learned(1.0, 0.0)  # it reports, and does not count: nothing to rely on
+    cost = sum(sample.fall - sample.heads for sample in telling) / max(gets, 1)
+    if gets < _GETS_TO_KNOW or cost <= 0:
+        return Learned(1.0)
     whole = 1 / max(1, round(1 / cost))
-    return Learned(whole if abs(cost - whole) <= _SNAP * whole else cost, confidence)
+    value = whole if abs(cost - whole) <= _SNAP * whole else cost
+    return Learned(value, gets / (gets + _GETS_TO_KNOW))
 
 
-def _refill(
-    samples: Sequence[Sample], limit: int, window: float, cost: float
-) -> tuple[Refill, float]:
+def _nothing_returning(samples: Sequence[Sample], window: float) -> Iterator[Sample]:
+    """The samples a window before which, as far as is known, nothing was used."""
+    used = [each for each in samples if each.gets or each.heads or each.fall > 0]
+    first = 0
+    for sample in samples:
+        while first < len(used) and used[first].at < sample.since - window - _SLACK:
+            first += 1
+        if first == len(used) or used[first].since > sample.at - window + _SLACK:
+            yield sample
+
+
+def _refill(samples: Sequence[Sample], limit: int, window: float) -> tuple[Refill, float]:
     """Which way of refilling what was seen contradicts the less; and how surely.
 
     At each rise, all of a window that comes back at once is back; of a rolling one, what was used
@@ -163,12 +174,9 @@ def _refill(
     for position, sample in enumerate(samples):
         if sample.fall >= 0:
             continue
-        young = sum(
-            max(earlier.fall, _own(earlier, cost), 0)
-            for earlier in _since(samples, position, sample.at - window)
-        )
+        young = sum(max(s.fall, 0) for s in _since(samples, position, sample.at - window))
         used = limit - sample.remaining
-        just_now = _own(sample, cost) + _SLACK
+        just_now = sample.gets + sample.heads + _SLACK
         if used + _SLACK < young:
             at_once += young - used
         elif used > just_now:
@@ -180,16 +188,16 @@ def _refill(
     return (Refill.AT_ONCE if at_once > rolling else Refill.ROLLING), confidence
 
 
-def _own(sample: Sample, cost: float) -> float:
-    return sample.gets * cost + sample.heads
-
-
 def _since(samples: Sequence[Sample], position: int, moment: float) -> Iterator[Sample]:
     """The samples before that position that lie wholly after `moment`, latest first."""
     for index in range(position - 1, -1, -1):
         if samples[index].since <= moment:
             return
         yield samples[index]
+
+
+def _own(sample: Sample, cost: float) -> float:
+    return sample.gets * cost + sample.heads
 
 
 def _with_burn(model: MeterModel, samples: Sequence[Sample], burn_rate: float) -> MeterModel:
@@ -205,7 +213,7 @@ def _with_burn(model: MeterModel, samples: Sequence[Sample], burn_rate: float) -
     if not seen:
         guess = burn_rate * window
         return replace(model, burn=Learned(guess), burn_high=1.5 * guess)
-    mean, spread = fmean(seen), pstdev(seen)
+    mean, spread = _recent_mean(seen), pstdev(seen)
     confidence = model.windows / (model.windows + 2)
     # With a window or two, the spread is not known either.
     margin = spread + mean / (1 + len(seen))
@@ -215,6 +223,13 @@ def _with_burn(model: MeterModel, samples: Sequence[Sample], burn_rate: float) -
         burn_low=max(0.0, mean - margin),
         burn_high=mean + margin,
     )
+
+
+def _recent_mean(values: Sequence[float]) -> float:
+    """Each value counts half as much as the one after it: what others do changes, also because of
+    what we leave them."""
+    weights = [0.5**age for age in range(len(values) - 1, -1, -1)]
+    return fmean(values, weights)
 
 
 def _burn_of_falls(samples: Sequence[Sample], window: float, cost: float) -> list[float]:

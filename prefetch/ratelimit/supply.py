@@ -116,7 +116,7 @@ class Supply:
             return 0.0
         if moment <= self.moments[-1]:
             return self.gets[bisect_right(self.moments, moment) - 1]
-        windows = math.floor((moment - self.moments[-1]) / self.window)
+        windows = math.floor((moment - self.moments[-1]) / self.window + _TINY)
         return self.gets[-1] + windows * self.steady
 
 

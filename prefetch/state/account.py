@@ -46,6 +46,7 @@ class Reading:
     burn_rate: float = 0.0
     head_remaining: int | None = None
     head_count: int | None = None
+    head_at: float | None = None
     falls: tuple[Fall, ...] = ()
 
     @property

@@ -253,6 +253,7 @@ observations = Table(
     # Where the present comparison of HEADs sent with the fall of the meter began.
     Column("head_remaining", BigInteger),
     Column("head_count", BigInteger),
+    Column("head_at", Double),
     # JSON: [[seen_at, pulls], …], usage by when it was first seen.
     Column("falls", Text, nullable=False),
 )

@@ -19,7 +19,9 @@ from prefetch.state.samples import add_sample
 
 _SHORTEST_SAMPLE = 0.05
 _HEADS_IN_SAMPLE = 5
-_HEAD_SAMPLES = 2
+_HEAD_SAMPLES = 8
+_QUICK_SECONDS = 10.0
+_QUICK_WEIGHT = 4
 _COUNTED_SHARE = 0.9
 _SAVE_FACTS = upsert_into(repository_facts)
 _FACTS = select(
@@ -140,7 +142,7 @@ def _measure(
 ) -> tuple[Reading, dict[str, int | float | None]]:
     """Compare a clean reading (no spend of ours unseen by it) with the last clean one."""
     if books.unseen(meter, reading.source, reading.sequence):
-        return replace(reading, head_remaining=None, head_count=None), {}
+        return replace(reading, head_remaining=None, head_count=None, head_at=None), {}
     clean = replace(
         reading,
         clean_sequence=reading.sequence,
@@ -152,7 +154,7 @@ def _measure(
         or reading.clean_at is None
         or reading.clean_remaining is None
     ):
-        return replace(clean, head_remaining=reading.remaining, head_count=heads), {}
+        return _from_here(clean, heads), {}
     seconds = reading.observed_at - reading.clean_at
     if 0 <= seconds < _SHORTEST_SAMPLE:
         return reading, {}
@@ -172,18 +174,30 @@ def _measure(
     return _compare_heads(clean, heads, samples, restart=bool(gets) or refilled)
 
 
+def _from_here(reading: Reading, heads: int) -> Reading:
+    """The reading as the one from which the cost of HEADs is measured next."""
+    at = reading.observed_at
+    return replace(reading, head_remaining=reading.remaining, head_count=heads, head_at=at)
+
+
 def _compare_heads(
     reading: Reading, heads: int, samples: int, *, restart: bool
 ) -> tuple[Reading, dict[str, int | float | None]]:
-    """Whether the meter falls with HEADs alone, as with proxies that turn them into GETs."""
-    anew = replace(reading, head_remaining=reading.remaining, head_count=heads)
-    if restart or reading.head_remaining is None or reading.head_count is None:
+    """Whether the meter falls with HEADs alone, as with proxies that turn them into GETs.
+
+    Others who pull once for each of our looks would look the same: of HEADs that are far apart
+    far more must have been seen, and the meter must have fallen by as many, not by more.
+    """
+    anew = _from_here(reading, heads)
+    if restart or None in (reading.head_remaining, reading.head_count, reading.head_at):
         return anew, {}
-    sent = heads - reading.head_count
+    sent = heads - (reading.head_count or 0)
     if sent < _HEADS_IN_SAMPLE:
         return reading, {}
-    fall = reading.head_remaining - reading.remaining
-    samples = samples + 1 if fall >= _COUNTED_SHARE * sent else 0
+    fall = (reading.head_remaining or 0) - reading.remaining
+    quick = reading.observed_at - (reading.head_at or 0.0) <= _QUICK_SECONDS * sent
+    like_heads = fall >= _COUNTED_SHARE * sent and (quick or fall <= sent / _COUNTED_SHARE)
+    samples = samples + (_QUICK_WEIGHT if quick else 1) if like_heads else 0
     return anew, {"head_samples": samples, "head_cost": int(samples >= _HEAD_SAMPLES)}
 
 
