@@ -107,6 +107,14 @@ class ThrottleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowed:
+    """A registry has throttled us: from now on it is asked at most `per_second` times a second."""
+
+    registry: str
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetChanged:
     """A meter's estimate moved: `available` pulls are left above `reserve`."""
 
@@ -124,6 +132,16 @@ class WaitStarted:
 
     until: datetime
     deferred: int
+
+
+@dataclass(frozen=True, slots=True)
+class PullsSpread:
+    """A run spends smoothly: the pulls that are available are spread until `until`."""
+
+    registry: str
+    identity: str
+    pulls: int
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +164,10 @@ Event = (
     | BlobProgress
     | BlobFinished
     | ThrottleEvent
+    | Slowed
     | BudgetChanged
     | WaitStarted
+    | PullsSpread
     | RunFinished
 )
 Emit = Callable[[Event], None]

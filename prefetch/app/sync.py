@@ -122,6 +122,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         results=work.ordered(),
         errors=errors,
         budgets=await _budgets(runtime),
+        spread=work.spread,
         requests=sum(client.requests for client in runtime.upstreams.opened()),
         seconds=clock.monotonic() - started,
         interrupted=cut_short,

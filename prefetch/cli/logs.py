@@ -16,11 +16,12 @@ from prefetch.events import (
     Event,
     ReferenceResolved,
     Remark,
+    Slowed,
     ThrottleEvent,
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Remark)
+_WARNING = (ThrottleEvent, Slowed, Remark)
 
 
 class EventLog:

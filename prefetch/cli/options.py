@@ -258,7 +258,12 @@ def source_options(function: F) -> F:
         metavar="N|N%",
         help="Pulls that are left to others, or a share of the limit. [default: 20%]",
     )
-    return image_options(reserve(function))
+    pace = option(
+        "--pace",
+        type=click.Choice(["smooth", "burst"]),
+        help="Spread the pulls until the budget is back, or spend them at once. [default: burst]",
+    )
+    return image_options(reserve(pace(function)))
 
 
 _FILE = FilePath(dir_okay=False, path_type=Path)

@@ -21,6 +21,7 @@ def plan(
     common: Globals,
     *,
     reserve: str | None,
+    pace: str | None,
     output: str,
     **images: Any,
 ) -> None:
@@ -36,7 +37,7 @@ def plan(
     """
     from prefetch.cli.request import source_request
 
-    run_plan(common, source_request(common, images, reserve), output)
+    run_plan(common, source_request(common, images, reserve, pace), output)
 
 
 def run_plan(common: Globals, request: SourceRequest, output: str) -> None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import click
 
 from prefetch.cli.options import Globals
-from prefetch.cli.text import local, plural, size
+from prefetch.cli.text import local, plural, size, told
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
@@ -18,8 +18,10 @@ from prefetch.events import (
     Event,
     ImageFinished,
     PullSpent,
+    PullsSpread,
     Remark,
     RunStarted,
+    Slowed,
     Stream,
     ThrottleEvent,
     WaitStarted,
@@ -75,6 +77,8 @@ class PlainLines:
                 click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
+            case Slowed() | PullsSpread():
+                click.echo(told(event), err=True)
             case WaitStarted():
                 self._wait(event)
             case _:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from prefetch.cli.text import local, plural, size, table
+from prefetch.cli.text import local, plural, size, table, told
 from prefetch.clock import rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.state.ledger import Budget
@@ -42,6 +42,8 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
     print_source_errors(report.errors)
     if not quiet:
         click.echo(_summary(report))
+        for each in report.spread:
+            click.echo(told(each))
         print_budgets_line(report.budgets)
 
 

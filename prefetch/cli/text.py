@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from prefetch.events import PullsSpread, Slowed
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
 _MIN_CELL = 12
@@ -31,6 +33,15 @@ def plural(count: int, word: str) -> str:
 def local(moment: datetime | None) -> str:
     """A moment in the reader's time zone: `2026-01-02 03:04:05`; `-` for none."""
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def told(event: Slowed | PullsSpread) -> str:
+    """How requests, or pulls, are held back, in a line."""
+    if isinstance(event, Slowed):
+        often = f"{event.per_second:g} times a second"
+        return f"{event.registry} throttles: it is asked at most {often} from now on"
+    name = f"{event.registry} ({event.identity})"
+    return f"{name}: {plural(event.pulls, 'pull')} spread until about {local(event.until)}"
 
 
 def short_digest(digest: str | None) -> str:

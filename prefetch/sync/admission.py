@@ -17,10 +17,11 @@ from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
 from prefetch.events import BudgetChanged, Emit, WaitStarted
 from prefetch.remote.registry import RegistryClient
-from prefetch.state.ledger import Hold, Ledger, Refused
+from prefetch.state.ledger import Budget, Hold, Ledger, Refused
 from prefetch.sync.planner import Planner
 from prefetch.sync.rehearsal import Rehearsal, Turn, to_hold
 from prefetch.sync.sharing import Sharing
+from prefetch.sync.spreading import Spreading
 from prefetch.sync.wanted import Action, Grant, PlannedImage
 
 # A tag's digest older than this is asked for again (free) before a pull is spent on it.
@@ -79,6 +80,14 @@ class Admission:
         self._slots = client.settings.max_concurrency
         self._window = _DEFAULT_WINDOW_SECONDS
         self._capacity: int | None = None
+        self._pause = 0.0
+        self.spreading = Spreading(
+            client.settings.pace,
+            wait=patience.wait,
+            deadline=patience.deadline,
+            clock=clock,
+            emit=emit,
+        )
 
     async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
         """Start each image when its price is held; `defer` those for which there is no budget."""
@@ -95,17 +104,21 @@ class Admission:
                         waiting = self.ordered([*waiting, *again])
                 elif busy:
                     await self._clock.sleep(_BUSY_POLL_SECONDS)
+                elif waiting and self._pause:
+                    await self._clock.sleep(self._pause)
+                    await self._learn()
                 elif waiting:
-                    if not await self._wait_for_budget(waiting):
+                    if self.spreading.over or not await self._wait_for_budget(waiting):
                         await self._defer(waiting, defer)
                         return
+                    await self._learn()
                     waiting = self.ordered(waiting)
         finally:
             await self._stop()
 
     async def _learn(self) -> None:
         """Read the meter, and tell those who watch."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         self._emit(
             BudgetChanged(
                 budget.meter.registry,
@@ -116,13 +129,14 @@ class Admission:
                 budget.available,
             )
         )
+        self.spreading.learn(budget)
         self._window = budget.window_seconds or _DEFAULT_WINDOW_SECONDS
         if budget.limit is not None:
             self._capacity = max(1, budget.limit - budget.reserve)
 
     async def _learn_exempt(self, images: Iterable[PlannedImage]) -> None:
-        """Find out which repositories cost nothing; all are one where nothing is limited."""
-        if self._capacity is None:
+        """Find out which repositories cost nothing; a configured limit counts all of them."""
+        if self._capacity is None or self._client.policy.limit is not None:
             return
         for path in {image.wanted.reference.repository.path for image in images}:
             if await self._ledger.exempt(self._client.meter, path):
@@ -153,8 +167,10 @@ class Admission:
         what others pay for; what is less important gets a chance once nothing runs that could
         still give budget back.
         """
-        busy, position = False, 0
+        busy, position, self._pause = False, 0, 0.0
         while position < len(waiting) and len(self._running) < self._slots:
+            if self._is_held_up(waiting[position]):
+                break
             refused = await self._admit(waiting[position], start)
             if refused is None:
                 del waiting[position]
@@ -181,6 +197,13 @@ class Admission:
             and self._price(image) >= price
         )
 
+    def _is_held_up(self, image: PlannedImage) -> bool:
+        """Whether the image has to wait for its turn at a smooth pace, or gets none any more."""
+        if image.problem is not None or price_to_hold(image) == 0:
+            return False
+        self._pause = self.spreading.pause
+        return self._pause > 0 or self.spreading.over
+
     async def _admit(self, image: PlannedImage, start: Start) -> Refused | None:
         """Start the image if its price can be held."""
         if self._is_stale(image):
@@ -198,6 +221,8 @@ class Admission:
             if isinstance(answer, Refused):
                 return answer
             grant = Grant(answer, price, whole)
+            if not answer.exempt or self._client.policy.limit is not None:
+                self.spreading.started(price)
         self._sharing.admit(image, grant.hold)
         task = asyncio.ensure_future(self._started(image, grant, start))
         self._running[task] = image
@@ -229,7 +254,7 @@ class Admission:
 
     async def _affordable(self, price: int) -> int:
         """An image dearer than a whole window goes in parts, each as large as can be had now."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         available = price if budget.available is None else budget.available
         return max(1, min(price, available))
 
@@ -242,8 +267,10 @@ class Admission:
                 await self._ledger.release(grant.hold)
 
     async def _one_finished(self) -> list[PlannedImage]:
-        """Wait for a running image; returns those that have to queue again."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        """Wait for a running image, or the next one's turn; returns those that queue again."""
+        done, _ = await asyncio.wait(
+            self._running, timeout=self._pause or None, return_when=asyncio.FIRST_COMPLETED
+        )
         await self._learn()
         again = []
         for task in done:
@@ -285,15 +312,20 @@ class Admission:
             self._tries[image.wanted.name] += 1
         return bool(fresh)
 
+    async def _budget(self) -> Budget:
+        return await self._ledger.budget(self._client.meter, self._client.policy)
+
     async def _forecast(self, pulls: int) -> datetime:
         return await self._ledger.forecast(self._client.meter, self._client.policy, pulls)
 
     async def _defer(self, waiting: list[PlannedImage], defer: Defer) -> None:
         queue = self.ordered(waiting)
+        moments: Sequence[datetime | None] = [self._clock.now()] * len(queue)
+        if not self.spreading.over:
+            moments = await self._timetable([price_to_hold(image) for image in queue])
         # What others leave nothing for is looked at again in a window.
         later = self._clock.now() + timedelta(seconds=self._window)
-        starts = await self._timetable([price_to_hold(image) for image in queue])
-        for image, moment in zip(queue, starts, strict=True):
+        for image, moment in zip(queue, moments, strict=True):
             defer(image, moment or later)
             self._sharing.forget(image)
 
@@ -309,7 +341,7 @@ class Admission:
         """
         await self._learn()
         await self._learn_exempt(images)
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         turns = [self._turn(image) for image in self.ordered(images)]
         found = Rehearsal.of(
             turns,
@@ -318,12 +350,14 @@ class Admission:
             capacity=self._capacity,
             unsure=unsure,
         )
-        now = self._clock.now()
+        held = [price_to_hold(image) for image in found.starting]
+        spread = self.spreading.starts(budget, held)
+        at_once = [self._clock.now()] * (len(held) - len(spread))
         starts = await self._timetable([price for _, price in found.waiting])
         for image, _ in found.waiting:
             image.action = Action.DEFER
-        later = zip([image for image, _ in found.waiting], starts, strict=True)
-        return [*((image, now) for image in found.starting), *later]
+        images = [*found.starting, *(image for image, _ in found.waiting)]
+        return list(zip(images, [*spread, *at_once, *starts], strict=True))
 
     def _turn(self, image: PlannedImage) -> Turn:
         exempt = image.wanted.reference.repository.path in self._exempt

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
-from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
+from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady, PullsSpread
 from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
@@ -25,14 +25,18 @@ from prefetch.sync.sharing import Payer, Sharing
 from prefetch.sync.visibility import Visibilities
 from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Problem, Spent, Wanted
 
+_NO_TURN = "its turn at the smooth pace had not come when the run's time was over; run again"
+
 
 @dataclass(slots=True)
 class Run:
-    """The results of a run so far, in the order of the references, and what each has cost."""
+    """The results of a run so far, in the order of the references, what each has cost, and whose
+    pulls were spread."""
 
     wanted: Sequence[Wanted] = ()
     results: dict[str, ImageResult] = field(default_factory=dict)
     spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
+    spread: list[PullsSpread] = field(default_factory=list)
 
     def ordered(self) -> list[ImageResult]:
         """One result a reference; what an interruption left undone counts as deferred."""
@@ -148,9 +152,15 @@ class Engine:
 
         def defer(image: PlannedImage, retry_at: datetime) -> None:
             problem = Problem("BUDGET_EXHAUSTED", self._deferral_message(client, retry_at))
+            if admission.spreading.over:
+                problem = Problem("PACED", _NO_TURN)
             self._finish(run, image, Outcome.DEFERRED, problem=problem, retry_at=retry_at)
 
-        await admission.run(images, start, defer)
+        try:
+            await admission.run(images, start, defer)
+        finally:
+            if admission.spreading.begun is not None:
+                run.spread.append(admission.spreading.begun)
 
     async def _fetch(
         self,
