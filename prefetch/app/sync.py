@@ -87,12 +87,13 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that has begun: its id, what the sources name, for which platforms where they do not
-    say, and whether it waits for budget."""
+    say, and whether it waits for budget. `only` are the references that it is about, None: all."""
 
     run_id: str
     parsed: Parsed
     platforms: PlatformSet
     patience: Patience
+    only: frozenset[str] | None = None
 
 
 async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> SyncReport:
@@ -108,7 +109,9 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     try:
         selection = await select(job.parsed, runtime, job.platforms)
         errors = selection.errors
-        work.wanted = selection.wanted
+        work.wanted = [
+            wanted for wanted in selection.wanted if job.only is None or wanted.name in job.only
+        ]
         emit(RunStarted(job.run_id, len(work.wanted)))
         parts = parts_of(runtime)
         await parts.visibilities.load()

@@ -9,6 +9,7 @@ from datetime import datetime
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
 _MIN_CELL = 12
+_WEEK = 7
 
 
 def size(count: int | None) -> str:
@@ -31,6 +32,18 @@ def plural(count: int, word: str) -> str:
 def local(moment: datetime | None) -> str:
     """A moment in the reader's time zone: `2026-01-02 03:04:05`; `-` for none."""
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def near(moment: datetime | None, now: datetime) -> str:
+    """A moment in the reader's time zone, as short as `now` allows: `03:04:05` on the same day,
+    `Fri 03:04` within six days of it, else the date; `-` for none.
+    """
+    if moment is None:
+        return "-"
+    there, here = moment.astimezone(), now.astimezone()
+    days = abs((there.date() - here.date()).days)
+    form = "%Y-%m-%d" if days >= _WEEK else "%a %H:%M" if days else "%H:%M:%S"
+    return there.strftime(form)
 
 
 def short_digest(digest: str | None) -> str:
