@@ -262,13 +262,17 @@ async def test_told_to_stop_before_it_has_begun_it_is_done(
     config = write_schedule(tmp_path, upstream, NIGHTLY)
     for number in range(8):
         process = await cli.start("--config", config, "schedule")
-        # Python itself takes some of this to start; from then on each moment is as good.
-        status = Path(f"/proc/{process.pid}/status")
-        await until(lambda status=status: catches_sigterm(status.read_text()))  # type: ignore[misc]
-        assert number or not cli.data_dir.exists()
-        await asyncio.sleep(number * 0.1)
-        process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
-        assert await process.wait() == 0
+        try:
+            # Python itself takes some of this to start; from then on each moment is as good.
+            status = Path(f"/proc/{process.pid}/status")
+            await until(lambda status=status: catches_sigterm(status.read_text()))  # type: ignore[misc]
+            assert number or not cli.data_dir.exists()
+            await asyncio.sleep(number * 0.1)
+            process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
 
 
 def catches_sigterm(status: str) -> bool:
