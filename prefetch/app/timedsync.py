@@ -45,13 +45,14 @@ class TimedSync:
             place = replace(place, pace=self.entry.pace)
         async with open_runtime(self.settings, place, emit) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
+            only = await runs.unsettled(self.entry.name) if self.cause is Cause.RETRY else None
             run_id = await runs.start(
                 "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
             )
             facts = {"entry": self.entry.name, "run": run_id}
             self.log.info("sync", **facts, cause=self.cause)
             try:
-                report = await self._sync(runtime, run_id)
+                report = await self._sync(runtime, run_id, only)
             except asyncio.CancelledError:
                 await runs.finish(run_id, "interrupted", clock.now())
                 self.log.info("sync ended", **facts, outcome="interrupted")
@@ -62,12 +63,15 @@ class TimedSync:
             else:
                 _tell(self.log, self.entry.name, report)
 
-    async def _sync(self, runtime: Runtime, run_id: str) -> SyncReport:
-        settings = self.settings
-        parsed = await read_specs(self.entry.sources or settings.sources, settings)
+    async def _sync(self, runtime: Runtime, run_id: str, only: frozenset[str] | None) -> SyncReport:
+        settings, entry = self.settings, self.entry
+        parsed = await read_specs(
+            entry.sources or settings.sources, settings, by_nodes=entry.platforms is None
+        )
         for note in parsed.notes:
             runtime.emit(Remark(str(note)))
-        job = Job(run_id, parsed, settings.platforms, Patience())
+        platforms = settings.platforms if entry.platforms is None else entry.platforms
+        job = Job(run_id, parsed, platforms, Patience(), only)
         return await sync_all(runtime, job, self.stopping)
 
 

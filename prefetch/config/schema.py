@@ -110,6 +110,7 @@ def _source_kind(value: Any) -> str:
 
 Text: TypeAlias = Annotated[str, _text("text")]
 File: TypeAlias = Annotated[str, _text("a file's path")]
+SourceFile: TypeAlias = Annotated[str, _text("a file's path", values.source)]
 Duration: TypeAlias = Annotated[float, BeforeValidator(values.duration)]
 PaceWord: TypeAlias = Annotated[Pace, _text("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
@@ -226,7 +227,7 @@ class CustomKindModel(Strict):
 
 
 SourceModel: TypeAlias = Annotated[
-    Annotated[File, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
+    Annotated[SourceFile, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
     Discriminator(_source_kind),
 ]
 
@@ -289,15 +290,35 @@ class ScheduleModel(Strict):
     """A timed sync."""
 
     name: Annotated[str, _text("a name", values.entry_name)]
-    cron: Annotated[str, _text("five fields as in crontab", values.cron)]
+    cron: Annotated[str, _text("five fields as in crontab", values.cron)] | None = None
+    every: Annotated[float, BeforeValidator(values.interval)] | None = None
     sources: list[SourceModel] = []
+    platforms: Platforms = None
     jitter: Duration = 0.0
     timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
     pace: PaceWord | None = None
 
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> ScheduleModel:
+        if self.cron is None and self.every is None:
+            raise ValueError("expected one of cron and every, got neither")
+        if self.cron is not None and self.every is not None:
+            raise ValueError("expected one of cron and every, got both")
+        if self.every is not None and self.timezone is not None:
+            raise ValueError("timezone goes with cron, not with every")
+        return self
+
     def build(self, base: Path) -> ScheduleEntry:
-        sources = build_sources(self.sources, base)
-        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone, self.pace)
+        return ScheduleEntry(
+            self.name,
+            cron=self.cron,
+            sources=build_sources(self.sources, base),
+            jitter=self.jitter,
+            timezone=self.timezone,
+            every=self.every,
+            platforms=self.platforms,
+            pace=self.pace,
+        )
 
 
 class FileModel(Strict):

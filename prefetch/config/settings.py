@@ -43,16 +43,19 @@ SourceSpec: TypeAlias = Path | ClusterSource
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEntry:
-    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's.
+    """A timed sync: by a crontab's five fields, or `every` so many seconds; one of the two is None.
 
-    `timezone` is an IANA name, None the process's local zone; `pace` None is the registries' own.
+    No sources, and no platforms: the file's. `jitter` is seconds; `timezone` an IANA name, None the
+    process's local zone; `pace` None is the registries' own.
     """
 
     name: str
-    cron: str
+    cron: str | None = None
     sources: tuple[SourceSpec, ...] = ()
     jitter: float = 0.0
     timezone: str | None = None
+    every: float | None = None
+    platforms: PlatformSet | None = None
     pace: Pace | None = None
 
 

@@ -63,6 +63,21 @@ def duration(value: object) -> float:
     return seconds
 
 
+def interval(value: object) -> float:
+    """Seconds, at least one, between the beginnings of two runs."""
+    seconds = duration(value)
+    if seconds < 1:
+        raise ValueError(f"expected a duration of at least 1s, got {shown(value)}")
+    return seconds
+
+
+def source(text: str) -> str:
+    """A source's path; `-` is for the command line, which alone has a standard input."""
+    if text == "-":
+        raise ValueError("expected a file's path, not -: standard input is for the command line")
+    return text
+
+
 def registry_name(text: str) -> str:
     """A registry as references name it, `host[:port]`; or `*`."""
     if text == ANY:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0008"
 
 # SQLite numbers rows only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
@@ -200,6 +200,16 @@ run_images = Table(
     Column("error", Text),
     Column("http_status", Integer),
     Index(None, "reference"),
+)
+
+# What the dropped ones among the runs of the schedule's entries came to.
+dropped_runs = Table(
+    "dropped_runs",
+    metadata,
+    Column("entry", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    Column("last_at", Moment, nullable=False),
 )
 
 # ── the ledger ──────────────────────────────────────────────────────────────────────────────────
