@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import dataclass
 
+from prefetch.app.noticing import delivering
 from prefetch.app.requests import Place
 from prefetch.app.runtime import open_runtime, open_state, settings_at
 from prefetch.app.signals import run
@@ -108,7 +109,8 @@ class _Keeping:
             if not self._reload(scheduler):
                 self._keep(scheduler, self._settings)
             try:
-                await scheduler.until(self._stop)
+                async with delivering(state, lambda: self._settings.notify, self._log):
+                    await scheduler.until(self._stop)
             finally:
                 self._stop.set()
                 await scheduler.close()

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prefetch.app.noticing import failed_run, logging_to, open_noticing_runtime
 from prefetch.app.requests import Place
-from prefetch.app.runtime import Runtime, open_runtime
+from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_specs
 from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
@@ -40,7 +41,10 @@ class TimedSync:
         """Run it, and tell what became of it. Raises what keeps it from being begun at all:
         StoreError, StateError and OSError."""
         emit = _telling(self.log, self.entry.name)
-        async with open_runtime(self.settings, self.place, emit) as runtime:
+        # What it has to say is sent by the process that keeps the schedule.
+        async with open_noticing_runtime(
+            self.settings, self.place, emit, entry=self.entry.name, deliver=False
+        ) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
             run_id = await runs.start(
                 "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
@@ -55,6 +59,7 @@ class TimedSync:
                 raise
             except Exception as error:  # noqa: BLE001 - no entry may end the schedule of the others
                 await runs.finish(run_id, "failed", clock.now())
+                runtime.emit(failed_run(run_id, error))
                 _tell_failure(self.log, facts, first_cause(error))
             else:
                 _tell(self.log, self.entry.name, report)
@@ -70,6 +75,7 @@ class TimedSync:
 
 def _telling(log: ServerLog, entry: str) -> Emit:
     """A listener that tells what a person may want to know while a run goes on."""
+    rest = logging_to(log, entry=entry)
 
     def listen(event: Event) -> None:
         match event:
@@ -77,6 +83,8 @@ def _telling(log: ServerLog, entry: str) -> Emit:
                 log.info("remark", entry=entry, text=text)
             case ThrottleEvent(registry, until):
                 log.warning("registry throttles", entry=entry, registry=registry, until=until)
+            case _:
+                rest(event)
 
     return listen
 

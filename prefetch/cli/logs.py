@@ -13,14 +13,25 @@ from prefetch.clock import rfc3339
 from prefetch.events import (
     BlobProgress,
     BlobStarted,
+    DeadlineMissed,
     Event,
+    ImmutableTagMoved,
+    NoticeFailed,
     ReferenceResolved,
     Remark,
+    ReserveThreatened,
     ThrottleEvent,
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Remark)
+_WARNING = (
+    ThrottleEvent,
+    Remark,
+    DeadlineMissed,
+    ImmutableTagMoved,
+    ReserveThreatened,
+    NoticeFailed,
+)
 
 
 class EventLog:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import click
 
+from prefetch.cli.news import news_of
 from prefetch.cli.options import Globals
 from prefetch.cli.text import local, plural, size
 from prefetch.clock import Clock, SystemClock
@@ -18,7 +19,6 @@ from prefetch.events import (
     Event,
     ImageFinished,
     PullSpent,
-    Remark,
     RunStarted,
     Stream,
     ThrottleEvent,
@@ -71,12 +71,12 @@ class PlainLines:
                 self._pulls += 1
             case BlobFinished(_, fetched):
                 self._bytes += fetched
-            case Remark(text):
-                click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
             case WaitStarted():
                 self._wait(event)
+            case _ if (line := news_of(event)) is not None:
+                click.echo(line, err=True)
             case _:
                 pass
         if self._clock.monotonic() - self._last >= _LINE_EVERY_SECONDS:

@@ -14,6 +14,7 @@ from prefetch.oci.registries import DEFAULT_REGISTRIES, endpoint_for
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import ServeSettings
 from prefetch.sources.kinds import CustomKind
+from prefetch.sync.hooks import Hook
 
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
@@ -80,6 +81,7 @@ class Settings:
     kinds: tuple[CustomKind, ...] = ()
     serve: ServeSettings = field(default_factory=ServeSettings)
     schedule: tuple[ScheduleEntry, ...] = ()
+    notify: tuple[Hook, ...] = ()
 
     @property
     def database_url(self) -> str:

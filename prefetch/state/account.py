@@ -19,9 +19,12 @@ from prefetch.ratelimit.budget import (
     Fall,
     refill_at,
 )
+from prefetch.ratelimit.threat import Outlook
 from prefetch.state.meters import MeterPolicy
 
 _ACTIVE_SECONDS = 600.0
+# How others burn is told by readings that come one after the other; an old one says nothing of now.
+_RECENT_SECONDS = 300.0
 _COSTLY_FACTOR = 10
 
 
@@ -175,6 +178,24 @@ class Account:
     def governing(self) -> Position | None:
         """The tightest view; None when nothing limits the meter."""
         return min(self.positions(), key=lambda position: position.available, default=None)
+
+    def outlook(self) -> Outlook | None:
+        """What others' burn is judged by; None without a limit, or a recent reading of it."""
+        position = self.governing()
+        if position is None or position.limit is None or position.reading is None:
+            return None
+        reading = position.reading
+        if not 0 <= self.now - reading.observed_at <= _RECENT_SECONDS:
+            return None
+        return Outlook(
+            now=self.now,
+            above=0 if self.empty_until() else position.available - self.held,
+            capacity=max(position.limit - position.reserve, 1),
+            window=position.window,
+            burn=Burn(reading.burn_rate),
+            falls=reading.falls,
+            reset_at=reading.reset_at,
+        )
 
     def asked_within(self, seconds: float) -> bool:
         """Whether the registry was asked at most `seconds` ago; a time to come is no answer."""
