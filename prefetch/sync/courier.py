@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +36,7 @@ KEPT: Final = timedelta(days=1)
 
 _LOOK_SECONDS = 1.0
 _POLL_SECONDS = 0.05
+_SWEEP_SECONDS = 60.0
 # When the state cannot be used.
 _TROUBLE_SECONDS = 60.0
 _LONGEST_WAIT = 3600.0
@@ -71,6 +72,7 @@ class Courier:
         self._clock = route.clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
+        self._next_sweep = 0.0
 
     def wake(self) -> None:
         """There is something new: do not wait for the next look."""
@@ -102,15 +104,21 @@ class Courier:
     async def _begin(self) -> None:
         """Give up what is too old, and start on each hook that something is due for."""
         now = self._clock.now()
-        for old in await self._route.outbox.take_expired(now - KEPT):
-            reason = f"not taken within a day: {old.error or 'nobody delivers to that hook'}"
-            self._tell(old, Attempt(taken=False, said=reason, again=False))
+        if self._clock.monotonic() >= self._next_sweep:
+            self._next_sweep = self._clock.monotonic() + _SWEEP_SECONDS
+            await self._give_up(now - KEPT)
         due = await self._route.outbox.due_hooks(now)
         for hook in self._route.hooks():
             if hook.name in due and hook.name not in self._tasks:
                 task = asyncio.create_task(self._serve(hook))
                 self._tasks[hook.name] = task
                 task.add_done_callback(partial(self._ended, hook.name))
+
+    async def _give_up(self, before: datetime) -> None:
+        """What has waited since before that."""
+        for old in await self._route.outbox.take_expired(before):
+            reason = f"not taken within a day: {old.error or 'nobody delivers to that hook'}"
+            self._tell(old, Attempt(taken=False, said=reason, again=False))
 
     def _ended(self, hook: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(hook, None)

@@ -26,22 +26,27 @@ _LAST_WORDS_SECONDS: Final = 0.2
 
 async def execute(hook: ExecHook, message: Message, *, environ: Mapping[str, str]) -> Attempt:
     """Run the program once; whatever goes wrong is told in the attempt."""
+    # A pipe of our own: with one of asyncio's, `wait` waits for whoever still holds it, too.
+    reading, writing = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             *hook.argv,
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=writing,
+            stderr=writing,
             env=_environment(message, environ),
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
+        os.close(reading)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Attempt(taken=False, said=f"cannot be run: {reason}")
+    finally:
+        os.close(writing)
     output = bytearray()
     talking = [
         asyncio.create_task(_give(process, message.body.encode())),
-        asyncio.create_task(_listen(process, output)),
+        asyncio.create_task(_listen(reading, output)),
     ]
     try:
         async with asyncio.timeout(hook.timeout):
@@ -82,12 +87,17 @@ async def _give(process: asyncio.subprocess.Process, body: bytes) -> None:
         await process.stdin.wait_closed()
 
 
-async def _listen(process: asyncio.subprocess.Process, output: bytearray) -> None:
+async def _listen(reading: int, output: bytearray) -> None:
     """Read all that it prints, so that it is not held up, and keep the start."""
-    if process.stdout is None:
-        return
-    while chunk := await process.stdout.read(_CHUNK):
-        output += chunk[: _MOST_OUTPUT - len(output)]
+    loop, stream = asyncio.get_running_loop(), asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb", 0)
+    )
+    try:
+        while chunk := await stream.read(_CHUNK):
+            output += chunk[: _MOST_OUTPUT - len(output)]
+    finally:
+        transport.close()
 
 
 def _shown(output: bytearray) -> str | None:
