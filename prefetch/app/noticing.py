@@ -71,7 +71,7 @@ def logging_to(log: Log, **facts: object) -> Emit:
 
 
 def _log_notice(log: Log, event: NoticeDelivered | NoticeFailed) -> None:
-    facts = {"hook": event.hook, "event": event.notice, "id": event.id}
+    facts = {"hook": event.hook, "notice": event.notice, "id": event.id}
     if event.output is not None:
         log.debug("hook said", hook=event.hook, output=event.output)
     if isinstance(event, NoticeDelivered):

@@ -35,13 +35,17 @@ class Throttle:
     async def wait(self) -> None:
         """Return when requests may be sent; one event tells of each moment waited for."""
         while (until := await self._ledger.throttled_until(self._registry)) is not None:
-            if until != self._announced:
-                self._announced = until
-                self._emit(ThrottleEvent(self._registry, until))
+            self._announce(until)
             remaining = (until - self._clock.now()).total_seconds()
             await self._clock.sleep(min(max(remaining, _SHORTEST), self._longest))
 
     async def close(self, seconds: float | None) -> None:
         """Close for as long as the registry asks; None: it did not say, longer each time."""
         bounded = None if seconds is None else min(seconds, self._longest)
-        await self._ledger.throttled(self._registry, bounded)
+        # Whoever was told so need not be the one who waits: it may give up, or never ask again.
+        self._announce(await self._ledger.throttled(self._registry, bounded))
+
+    def _announce(self, until: datetime) -> None:
+        if until != self._announced:
+            self._announced = until
+            self._emit(ThrottleEvent(self._registry, until))

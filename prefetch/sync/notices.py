@@ -195,11 +195,11 @@ class Composer:
                 "bytes_fetched": sum(image.bytes_fetched for image in everything),
             },
             "images": [
-                {"reference": image.reference, "message": image.message}
+                {"reference": image.reference, "message": sanitise(image.message or "") or None}
                 for image in named[:_MOST_NAMED]
             ],
             "errors": run.errors,
-            "message": run.message,
+            "message": sanitise(run.message or "") or None,
             "retry_at": rfc3339_due(min(retries)) if retries else None,
         }
 

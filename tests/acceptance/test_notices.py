@@ -84,7 +84,7 @@ async def test_a_run_that_fails_is_told_once_until_it_is_well(
         syncing = Syncing(cli, upstream, config)
         failed = await syncing("app0:v1.0.0", "app0:none")
         assert failed.code == 1
-        document = assert_signed((await receiver.wait_for("run_failed")))
+        document = assert_signed(await receiver.wait_for("run_failed"))
         assert document["run_id"] == failed.json["run_id"]
         assert (document["entry"], document["registry"]) == (None, None)
         assert document["text"].startswith(
