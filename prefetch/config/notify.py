@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from prefetch.config import values
 from prefetch.config.shape import SECRETS, Duration, File, Strict, Text, path_at, text_of
 from prefetch.credentials.credential import Secret
-from prefetch.sync.hooks import DEFAULT_TIMEOUT, EVENTS, ExecHook, Hook, SecretSource, Webhook
+from prefetch.sync.hooks import (
+    DEFAULT_TIMEOUT,
+    EVENTS,
+    EventName,
+    ExecHook,
+    Hook,
+    SecretSource,
+    Webhook,
+)
 
-EventName = Literal[
-    "run_failed",
-    "run_deferred",
-    "deadline_missed",
-    "reserve_threatened",
-    "immutable_tag_moved",
-    "registry_throttled",
-]
 Variable = Annotated[str, text_of("a variable's name", values.variable)]
 _OF_WEBHOOKS = ("secret_env", "secret_file", "headers_env", "ca_file")
 

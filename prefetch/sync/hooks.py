@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from prefetch.credentials.credential import Secret
 from prefetch.credentials.keychain import read_secret_file
 from prefetch.errors import CredentialError
 
-EVENTS: Final = (
+EventName: TypeAlias = Literal[
     "run_failed",
     "run_deferred",
     "deadline_missed",
     "reserve_threatened",
     "immutable_tag_moved",
     "registry_throttled",
-)
+]
 """What there are notices of; each has its schema in docs/contract.md."""
+
+EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
 
 TEST_EVENT: Final = "test"
 """The event of a notice that `prefetch notify --test` sends."""
@@ -69,7 +71,7 @@ class Webhook:
 
     name: str
     url: SecretSource
-    events: tuple[str, ...] = EVENTS
+    events: tuple[EventName, ...] = EVENTS
     secret: SecretSource | None = None
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float = DEFAULT_TIMEOUT
@@ -82,7 +84,7 @@ class ExecHook:
 
     name: str
     argv: tuple[str, ...]
-    events: tuple[str, ...] = EVENTS
+    events: tuple[EventName, ...] = EVENTS
     timeout: float = DEFAULT_TIMEOUT
 
 

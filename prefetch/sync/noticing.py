@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from prefetch.errors import PrefetchError
-from prefetch.events import Event, NoticeFailed, ReserveThreatened, RunFinished
+from prefetch.events import Event, NoticeFailed, Remark, ReserveThreatened, RunFinished
 from prefetch.ratelimit.threat import Outlook, is_threatened, used_up_at
 from prefetch.state.ledger import Ledger, MeterKey, MeterPolicy
 from prefetch.state.outbox import NoticeRecord
@@ -83,13 +83,15 @@ class Noticing:
         while True:
             notice = await self._queue.get()
             keeping = asyncio.ensure_future(self._keep(notice))
-            # Told to end, what was taken from the queue is kept first.
-            with suppress(PrefetchError):
-                try:
-                    await asyncio.shield(keeping)
-                except asyncio.CancelledError:
+            try:
+                await asyncio.shield(keeping)
+            except asyncio.CancelledError:
+                # Told to end, what was taken from the queue is kept first.
+                with suppress(PrefetchError):
                     await keeping
-                    raise
+                raise
+            except PrefetchError as error:
+                self._route.emit(Remark(f"a notice is not kept: {error}"))
 
     async def _keep(self, notice: Notice | Ended) -> None:
         """Into the outbox, for every hook that wants to hear of it."""

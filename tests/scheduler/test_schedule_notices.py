@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import pytest
-from scheduling import NEVER_SOON, Scheduling, write_schedule
+from scheduling import NEVER_SOON, Start, write_schedule
 
 from support.factories import UpstreamProcessFactory
-from support.processes import CommandLine
 from support.receiver import Receiver, Reply
 
 ENTRY = {"name": "nightly", "cron": NEVER_SOON, "timezone": "UTC"}
 FOUR = {"repository": "app{n}", "count": 4, "single": True, "layers": 1}
-
-Start = Callable[[Path], Awaitable[Scheduling]]
-
-
-@pytest.fixture
-async def start(cli: CommandLine) -> AsyncIterator[Start]:
-    running = []
-
-    async def begin(config: Path) -> Scheduling:
-        running.append(await Scheduling.start(cli, config))
-        return running[-1]
-
-    yield begin
-    for each in running:
-        await each.end(signal.SIGKILL)
 
 
 async def test_entries_that_fail_or_are_put_off_are_told_while_it_goes_on(
