@@ -21,7 +21,7 @@ _CALM_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Pressure:
     """A meter as it is `now`.
 
     `above` are the pulls above its reserve, `capacity` those of a whole window of `window` seconds;
@@ -52,27 +52,27 @@ class Outlook:
             yield max(fall.seen_at + self.window, self.now), fall.pulls
 
 
-def used_up_at(outlook: Outlook, *, faster: float = 1.0) -> float | None:
+def used_up_at(pressure: Pressure, *, faster: float = 1.0) -> float | None:
     """When others, `faster` times as fast as they are, will have used up what is above the reserve.
 
     None: not before the window is over.
     """
-    rate = outlook.burn.rate * faster
+    rate = pressure.burn.rate * faster
     if rate <= 0:
         return None
-    moment, above = outlook.now, float(max(outlook.above, 0))
-    for back_at, pulls in outlook.returns():
-        if moment + above / rate < min(back_at, outlook.end):
+    moment, above = pressure.now, float(max(pressure.above, 0))
+    for back_at, pulls in pressure.returns():
+        if moment + above / rate < min(back_at, pressure.end):
             break
         above += pulls - rate * (back_at - moment)
         moment = back_at
     empty_at = moment + max(above, 0.0) / rate
-    return empty_at if empty_at < outlook.end else None
+    return empty_at if empty_at < pressure.end else None
 
 
-def is_threatened(outlook: Outlook, *, told: bool) -> bool:
+def is_threatened(pressure: Pressure, *, told: bool) -> bool:
     """Whether others threaten the reserve; once `told`, it takes more for them not to."""
-    expected = outlook.burn.rate * (outlook.end - outlook.now)
-    if expected < outlook.capacity * (_CALM_SHARE if told else _SHARE):
+    expected = pressure.burn.rate * (pressure.end - pressure.now)
+    if expected < pressure.capacity * (_CALM_SHARE if told else _SHARE):
         return False
-    return used_up_at(outlook, faster=_CALM_FACTOR if told else 1.0) is not None
+    return used_up_at(pressure, faster=_CALM_FACTOR if told else 1.0) is not None

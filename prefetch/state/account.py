@@ -19,7 +19,7 @@ from prefetch.ratelimit.budget import (
     Fall,
     refill_at,
 )
-from prefetch.ratelimit.threat import Outlook
+from prefetch.ratelimit.threat import Pressure
 from prefetch.state.meters import MeterPolicy
 
 _ACTIVE_SECONDS = 600.0
@@ -179,7 +179,7 @@ class Account:
         """The tightest view; None when nothing limits the meter."""
         return min(self.positions(), key=lambda position: position.available, default=None)
 
-    def outlook(self) -> Outlook | None:
+    def pressure(self) -> Pressure | None:
         """What others' burn is judged by; None without a limit, or a recent reading of it."""
         position = self.governing()
         if position is None or position.limit is None or position.reading is None:
@@ -187,7 +187,7 @@ class Account:
         reading = position.reading
         if not 0 <= self.now - reading.observed_at <= _RECENT_SECONDS:
             return None
-        return Outlook(
+        return Pressure(
             now=self.now,
             above=0 if self.empty_until() else position.available - self.held,
             capacity=max(position.limit - position.reserve, 1),

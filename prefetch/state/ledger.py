@@ -21,7 +21,7 @@ from typing import Literal, Self
 from prefetch.clock import Clock
 from prefetch.ratelimit.budget import UNKNOWN_WINDOW, check_interval
 from prefetch.ratelimit.headers import Observation
-from prefetch.ratelimit.threat import Outlook
+from prefetch.ratelimit.threat import Pressure
 from prefetch.state.account import (
     Account,
     Verdict,
@@ -291,9 +291,9 @@ class Ledger:
             foreign_burn_per_hour=round(reading.burn_rate * 3600, 3) if reading else 0.0,
         )
 
-    async def outlook(self, meter: MeterKey, policy: MeterPolicy) -> Outlook | None:
+    async def pressure(self, meter: MeterKey, policy: MeterPolicy) -> Pressure | None:
         """What others' burn is judged by; None where there is no recent reading."""
-        return (await self._account(meter, policy)).outlook()
+        return (await self._account(meter, policy)).pressure()
 
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:
         """When `pulls` will be available: never before now."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from prefetch.errors import PrefetchError
 from prefetch.events import Event, NoticeFailed, Remark, ReserveThreatened, RunFinished
-from prefetch.ratelimit.threat import Outlook, is_threatened, used_up_at
+from prefetch.ratelimit.threat import Pressure, is_threatened, used_up_at
 from prefetch.state.ledger import Ledger, MeterKey, MeterPolicy
 from prefetch.state.outbox import NoticeRecord
 from prefetch.sync.courier import Courier, Route
@@ -133,17 +133,17 @@ class Threats:
     async def look(self) -> None:
         """Now."""
         for meter, policy in await self._meters():
-            outlook = await self._ledger.outlook(meter, policy)
-            if outlook is not None:
-                await self._judge(meter, policy, outlook)
+            pressure = await self._ledger.pressure(meter, policy)
+            if pressure is not None:
+                await self._judge(meter, policy, pressure)
 
-    async def _judge(self, meter: MeterKey, policy: MeterPolicy, outlook: Outlook) -> None:
+    async def _judge(self, meter: MeterKey, policy: MeterPolicy, pressure: Pressure) -> None:
         condition = threat_of(meter.registry, meter.identity)
         told = await self._outbox.is_told(condition, self._clock.now())
-        threatened = is_threatened(outlook, told=told)
+        threatened = is_threatened(pressure, told=told)
         if told and not threatened:
             await self._outbox.clear(condition.subject, [condition.event])
-        moment = used_up_at(outlook)
+        moment = used_up_at(pressure)
         if told or not threatened or moment is None:
             return
         budget = await self._ledger.budget(meter, policy)
