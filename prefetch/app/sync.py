@@ -224,16 +224,19 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
             if image.needs_nothing:
                 image.action = Action.NONE
         starts = [image.start_at for image in images if image.start_at is not None]
+        never = any(image.action is Action.DEFER and image.start_at is None for image in images)
         return PlanReport(
             images=images,
             errors=selection.errors,
             budgets=await _budgets(runtime),
-            finish_at=max(starts, default=runtime.clock.now()),
+            finish_at=None if never else max(starts, default=runtime.clock.now()),
         )
 
 
-def _schedule(queue: Sequence[PlannedImage], starts: Sequence[datetime], now: datetime) -> None:
+def _schedule(
+    queue: Sequence[PlannedImage], starts: Sequence[datetime | None], now: datetime
+) -> None:
     for image, start in zip(queue, starts, strict=True):
         image.start_at = start
-        later = start > now and price_to_hold(image) > 0
-        image.action = Action.DEFER if later else Action.SYNC
+        later = start is None or start > now
+        image.action = Action.DEFER if later and price_to_hold(image) > 0 else Action.SYNC

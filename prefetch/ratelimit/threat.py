@@ -22,10 +22,11 @@ _CALM_SHARE = 1 / 8
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """A meter as it is `now`.
+    """A meter as it is `now`, and how others draw on it.
 
     `above` are the pulls above its reserve, `capacity` those of a whole window of `window` seconds;
-    `falls` is its usage by when it was first seen; `reset_at` is a moment that the registry names.
+    `falls` is its usage by when it was first seen; `reset_at` is a moment at which all comes back,
+    if one is known.
     """
 
     now: float

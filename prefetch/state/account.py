@@ -8,7 +8,7 @@ lowest active one governs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prefetch.ratelimit.budget import (
@@ -19,6 +19,8 @@ from prefetch.ratelimit.budget import (
     Fall,
     refill_at,
 )
+from prefetch.ratelimit.learning import MeterModel, Refill, Sample, configured, learn
+from prefetch.ratelimit.supply import Outlook, Stock
 from prefetch.ratelimit.threat import Pressure
 from prefetch.state.meters import MeterPolicy
 
@@ -103,6 +105,18 @@ class Position:
             reset_at=self.reading.reset_at if self.reading else None,
         )
 
+    def stock(self, held: int, now: float, empty_until: float | None) -> Stock:
+        """What a forecast starts from; of an empty meter, the moment at which it opens again."""
+        used = sum(fall.pulls for fall in self.falls)
+        limit = self.remaining + used if self.limit is None else self.limit
+        available = self.available
+        if empty_until is not None:
+            now = max(now, empty_until)
+            out = sum(f.pulls for f in self.falls if f.seen_at + self.window > now)
+            available = limit - self.reserve - out
+        reset_at = self.reading.reset_at if self.reading else None
+        return Stock(now, available - held, limit, self.reserve, self.falls, reset_at)
+
 
 @dataclass(slots=True)
 class Account:
@@ -125,6 +139,7 @@ class Account:
     usage: list[Usage] = field(default_factory=list)
     held: int = 0
     own: tuple[Fall, ...] = ()
+    history: Callable[[str], Sequence[Sample]] = lambda _: ()
 
     @property
     def in_flight(self) -> int:
@@ -187,6 +202,9 @@ class Account:
         reading = position.reading
         if not 0 <= self.now - reading.observed_at <= _RECENT_SECONDS:
             return None
+        reset_at = reading.reset_at
+        if reset_at is None and self._model(position).refill is Refill.AT_ONCE:
+            reset_at = min((f.seen_at for f in reading.falls), default=self.now) + position.window
         return Pressure(
             now=self.now,
             above=0 if self.empty_until() else position.available - self.held,
@@ -194,7 +212,7 @@ class Account:
             window=position.window,
             burn=Burn(reading.burn_rate),
             falls=reading.falls,
-            reset_at=reading.reset_at,
+            reset_at=reset_at,
         )
 
     def asked_within(self, seconds: float) -> bool:
@@ -242,6 +260,24 @@ class Account:
         """When `price` pulls will be available beyond the holds: never before now."""
         moments = [position.refill_at(price + self.held, self.now) for position in self.positions()]
         return max([self.now, self.empty_until() or self.now, *moments])
+
+    def outlook(self) -> Outlook:
+        """What the meter will give, by all that is known of it."""
+        closed = self.empty_until()
+        positions = sorted(self.positions(), key=lambda position: position.available)
+        limits = [(p.stock(self.held, self.now, closed), self._model(p)) for p in positions]
+        return Outlook(self.now, tuple(limits))
+
+    def _model(self, position: Position) -> MeterModel:
+        reading = position.reading
+        if reading is None:
+            return configured(position.limit or 0, position.window)
+        return learn(
+            self.history(reading.source),
+            limit=reading.limit,
+            window=reading.window_seconds,
+            burn_rate=reading.burn_rate,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -30,6 +31,7 @@ from prefetch.state.account import Account, Reading, Usage
 from prefetch.state.meters import MeterKey, MeterPolicy
 from prefetch.state.models import holds, ledger_sequence, meters, observations, spends
 from prefetch.state.rows import upsert_into, values
+from prefetch.state.samples import read_samples
 
 _READING = [column for column in observations.c if column.name not in ("meter", "falls")]
 _SAVE_READING = upsert_into(observations)
@@ -206,6 +208,7 @@ class Books:
             costly=bool(row.head_cost),
             readings=self.readings(row.id),
             held=self._connection.execute(_HELD, {"meter": row.id}).scalar_one(),
+            history=partial(read_samples, self._connection, row.id),
         )
         active = account.active()
         if active:

@@ -20,6 +20,7 @@ from prefetch.state.database import State
 from prefetch.state.inbox import Inbox
 from prefetch.state.meters import MeterKey, Stamp
 from prefetch.state.readings import exemptions
+from prefetch.state.samples import KEPT_SECONDS, forget_samples
 
 _FLUSH_SECONDS = 0.1
 _KEEP_SPENDS_SECONDS = 32 * 86400.0
@@ -168,6 +169,7 @@ class Journal:
             Books(connection, self._id, now, self._is_alive).forget_spends(
                 now - _KEEP_SPENDS_SECONDS
             )
+            forget_samples(connection, now - KEPT_SECONDS)
 
     def _is_alive(self, owner: str) -> bool:
         return Lease.alive(self._directory, owner)

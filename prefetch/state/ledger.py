@@ -21,6 +21,7 @@ from typing import Literal, Self
 from prefetch.clock import Clock
 from prefetch.ratelimit.budget import UNKNOWN_WINDOW, check_interval
 from prefetch.ratelimit.headers import Observation
+from prefetch.ratelimit.supply import Outlook
 from prefetch.ratelimit.threat import Pressure
 from prefetch.state.account import (
     Account,
@@ -298,6 +299,10 @@ class Ledger:
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:
         """When `pulls` will be available: never before now."""
         return _moment((await self._account(meter, policy)).forecast(pulls))
+
+    async def outlook(self, meter: MeterKey, policy: MeterPolicy) -> Outlook:
+        """What the meter will give, and what that rests on."""
+        return await self._journal.transact(lambda books: books.account(meter, policy)[1].outlook())
 
     async def next_check(
         self, meter: MeterKey, policy: MeterPolicy | None = None, pulls: int = 1

@@ -282,6 +282,23 @@ observations = Table(
     Column("falls", Text, nullable=False),
 )
 
+# What forecasts are learned from: how a source's reading changed between two clean observations.
+meter_samples = Table(
+    "meter_samples",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("meter", RowId, ForeignKey("meters.id", ondelete="CASCADE"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    # Below zero where the meter rose.
+    Column("fall", BigInteger, nullable=False),
+    Column("gets", BigInteger, nullable=False),
+    Column("heads", BigInteger, nullable=False),
+    Column("remaining", BigInteger, nullable=False),
+    Index(None, "meter", "source", "at"),
+)
+
 spends = Table(
     "spends",
     metadata,

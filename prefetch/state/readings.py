@@ -9,11 +9,13 @@ from sqlalchemy import bindparam, select
 
 from prefetch.ratelimit.budget import Burn, follow_usage
 from prefetch.ratelimit.headers import Observation
+from prefetch.ratelimit.learning import Sample
 from prefetch.state.account import Reading
 from prefetch.state.books import Books
 from prefetch.state.meters import MeterKey, Stamp
 from prefetch.state.models import repository_facts
 from prefetch.state.rows import chunks, upsert_into
+from prefetch.state.samples import add_sample
 
 _SHORTEST_SAMPLE = 0.05
 _HEADS_IN_SAMPLE = 5
@@ -133,7 +135,12 @@ def _measure(
     gets, charged = books.absorbed(
         meter, reading.source, after=reading.clean_sequence, upto=reading.sequence
     )
-    foreign = reading.clean_remaining - reading.remaining - gets - charged
+    fall = reading.clean_remaining - reading.remaining
+    foreign = fall - gets - charged
+    if seconds > 0:
+        since, at = reading.clean_at, reading.observed_at
+        sample = Sample(since, at, fall, gets, charged, reading.remaining)
+        add_sample(books.connection, meter, reading.source, sample)
     if seconds > 0 and foreign >= 0:
         burn = Burn(reading.burn_rate).sampled(foreign, seconds, reading.window_seconds)
         clean = replace(clean, burn_rate=burn.rate)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
@@ -18,7 +18,6 @@ from prefetch.events import BudgetChanged, Emit, WaitStarted
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.ledger import Hold, Ledger, Refused
 from prefetch.sync.planner import Planner
-from prefetch.sync.timetable import DEFAULT_WINDOW_SECONDS, Windows
 from prefetch.sync.wanted import Grant, PlannedImage
 
 # An index of unknown size, wanted for all platforms, is admitted for this many pulls; its hold
@@ -27,6 +26,8 @@ _TYPICAL_INDEX = 3
 # A tag's digest older than this is asked for again (free) before a pull is spent on it.
 _STALE_AFTER_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.1
+# What a meter that never reported its window is taken to have (Docker Hub's).
+_DEFAULT_WINDOW_SECONDS = 21600.0
 # An image that the ledger admits and then refuses this often without a wait is put off.
 _MAX_TRIES = 3
 # An image put off for so many windows goes first, and budget is saved for it.
@@ -75,7 +76,7 @@ class Admission:
         self._tries: dict[str, int] = {}
         self._running: dict[asyncio.Task[bool], PlannedImage] = {}
         self._slots = client.settings.max_concurrency
-        self._window = DEFAULT_WINDOW_SECONDS
+        self._window = _DEFAULT_WINDOW_SECONDS
         self._capacity: int | None = None
 
     async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
@@ -113,7 +114,7 @@ class Admission:
                 budget.available,
             )
         )
-        self._window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
+        self._window = budget.window_seconds or _DEFAULT_WINDOW_SECONDS
         if budget.limit is not None:
             self._capacity = max(1, budget.limit - budget.reserve)
 
@@ -257,30 +258,23 @@ class Admission:
 
     async def _defer(self, waiting: list[PlannedImage], defer: Defer) -> None:
         queue = self.ordered(waiting)
-        for image, moment in zip(queue, await self.timetable(queue, available=0), strict=True):
-            defer(image, moment)
+        # What others leave nothing for is looked at again in a window.
+        later = self._clock.now() + timedelta(seconds=self._window)
+        for image, moment in zip(queue, await self.timetable(queue, leftover=False), strict=True):
+            defer(image, moment or later)
 
     async def timetable(
-        self, queue: Sequence[PlannedImage], *, available: int | None = None
-    ) -> list[datetime]:
-        """When each image of the (ordered) queue can start; `available` None: ask the ledger."""
-        now = self._clock.now()
-        if not queue:
-            return []
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
-        if available is None:
-            available = budget.available
-        if available is None:
-            return [now] * len(queue)
-        prices = [price_to_hold(image) for image in queue]
-        capacity = max(1, (budget.limit or 1) - budget.reserve)
-        window = budget.window_seconds or DEFAULT_WINDOW_SECONDS
-        refill = await self._forecast(min(capacity, available + prices[0]))
-        now = self._clock.now()
-        if refill <= now:
-            # Nothing has been spent yet: the window begins with the first pull.
-            refill = now + timedelta(seconds=window)
-        return Windows(available, capacity, window, refill).starts(prices, now)
+        self, queue: Sequence[PlannedImage], *, leftover: bool = True
+    ) -> list[datetime | None]:
+        """When each image of the (ordered) queue can start; None: never, as things are.
+
+        Without `leftover`, none of them fits into what the meter has left now.
+        """
+        outlook = await self._ledger.outlook(self._client.meter, self._client.policy)
+        if not leftover:
+            outlook = outlook.without_leftover()
+        moments = outlook.starts([price_to_hold(image) for image in queue])
+        return [None if m is None else datetime.fromtimestamp(m, UTC) for m in moments]
 
     async def _stop(self) -> None:
         """Cancelled or failed: end what runs; its progress is kept."""

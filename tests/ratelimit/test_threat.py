@@ -45,7 +45,9 @@ def in_hours(found: float | None) -> float | None:
         (pressure(50, 25, reset_in=-5), 2.0),
     ],
 )
-def test_when_what_is_above_the_reserve_will_be_used_up(case: Pressure, hours: float | None) -> None:
+def test_when_what_is_above_the_reserve_will_be_used_up(
+    case: Pressure, hours: float | None
+) -> None:
     found = in_hours(used_up_at(case))
     assert found == (None if hours is None else pytest.approx(hours))
 
