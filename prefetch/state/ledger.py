@@ -294,7 +294,9 @@ class Ledger:
 
     async def pressure(self, meter: MeterKey, policy: MeterPolicy) -> Pressure | None:
         """What others' burn is judged by; None where there is no recent reading."""
-        return (await self._account(meter, policy)).pressure()
+        return await self._journal.transact(
+            lambda books: books.account(meter, policy)[1].pressure()
+        )
 
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:
         """When `pulls` will be available: never before now."""

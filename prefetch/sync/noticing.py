@@ -64,10 +64,9 @@ class Noticing:
 
         Raises StateError when nothing can be kept.
         """
-        try:
+        await end_all(self._work)
+        with suppress(PrefetchError):
             await self._threats.look()
-        finally:
-            await end_all(self._work)
         while not self._queue.empty():
             await self._keep(self._queue.get_nowait())
         if self._courier is not None and seconds > 0 and not self._interrupted:

@@ -81,7 +81,7 @@ class Receiver:
         return [each.json["event"] for each in self.received]
 
     async def wait_for(self, event: str, number: int = 1) -> Received:
-        """The so-manieth request of that event, once it is there."""
+        """The request with that number among those of an event, once it is there."""
         async with asyncio.timeout(_PATIENCE):
             while self.events.count(event) < number:
                 self._news.clear()

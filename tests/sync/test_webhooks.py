@@ -133,6 +133,16 @@ async def test_one_that_hangs_is_broken_off(free_port: int) -> None:
     assert "secret" not in attempt.said
 
 
+async def test_it_goes_by_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Receiver() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//ann:pass@"))
+        attempt = await sent("http://hooks.example.test/hook")
+    assert attempt.taken
+    (got,) = proxy.received
+    assert got.headers["Host"] == "hooks.example.test"
+    assert got.headers["Proxy-Authorization"] == basic("ann", "pass")["Authorization"]
+
+
 async def test_tls_is_checked_against_the_hooks_own_authority(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     async with Receiver(tls=authority.issue("127.0.0.1").context()) as receiver:
