@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import dataclass
 
+from prefetch.app.noticing import delivering
 from prefetch.app.offloop import off_loop
 from prefetch.app.reloading import Watch, reloaded
 from prefetch.app.requests import Place
@@ -114,9 +115,10 @@ class _Keeping:
                 asyncio.create_task(self._follow(watch, scheduler)),
             )
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                async with delivering(state, lambda: self._settings.notify, self._log):
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
             finally:
                 self._stop.set()
                 await end_all(tasks)

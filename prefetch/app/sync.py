@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from prefetch.app.noticing import failed_run, open_noticing_runtime
 from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime
 from prefetch.app.selecting import read_all, select
@@ -80,7 +81,7 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
 
 async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_runtime(settings, request.source.place, emit) as runtime:
+    async with open_noticing_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         deadline = None if request.timeout is None else clock.monotonic() + request.timeout
         until = deadline if request.wait else clock.monotonic() + _TURN_SECONDS
@@ -90,7 +91,11 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
                 return SyncReport.of_nothing(busy=True)
             run_id = await runtime.state.runs.start("sync", clock.now())
             job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
-            return await sync_all(runtime, job, interruption.settle)
+            try:
+                return await sync_all(runtime, job, interruption.settle)
+            except Exception as error:
+                runtime.emit(failed_run(run_id, error))
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     await _remember(runtime, job.run_id, report)
     private = sum(result.visibility == "private" for result in work.results.values())
     warn_of_private(runtime.settings, private, emit)
-    emit(RunFinished(job.run_id, report.outcome))
+    emit(RunFinished(job.run_id, report.outcome, len(report.errors)))
     return report
 
 

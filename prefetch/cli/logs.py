@@ -13,15 +13,27 @@ from prefetch.clock import rfc3339
 from prefetch.events import (
     BlobProgress,
     BlobStarted,
+    DeadlineMissed,
     Event,
+    ImmutableTagMoved,
+    NoticeFailed,
     ReferenceResolved,
     Remark,
+    ReserveThreatened,
     Slowed,
     ThrottleEvent,
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Slowed, Remark)
+_WARNING = (
+    ThrottleEvent,
+    Slowed,
+    Remark,
+    DeadlineMissed,
+    ImmutableTagMoved,
+    ReserveThreatened,
+    NoticeFailed,
+)
 
 
 class EventLog:

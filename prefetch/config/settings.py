@@ -15,6 +15,7 @@ from prefetch.ratelimit.pace import Pace
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import ServeSettings
 from prefetch.sources.kinds import CustomKind
+from prefetch.sync.hooks import Hook
 
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
@@ -85,6 +86,7 @@ class Settings:
     kinds: tuple[CustomKind, ...] = ()
     serve: ServeSettings = field(default_factory=ServeSettings)
     schedule: tuple[ScheduleEntry, ...] = ()
+    notify: tuple[Hook, ...] = ()
 
     @property
     def database_url(self) -> str:

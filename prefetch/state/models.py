@@ -212,6 +212,31 @@ dropped_runs = Table(
     Column("last_at", Moment, nullable=False),
 )
 
+# A row a notice and a hook that has not taken it yet: neither URL nor secret is here.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hook", Text, primary_key=True),
+    Column("event", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("next_at", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),
+    Index(None, "hook", "next_at"),
+)
+
+# What has been told and lasts; `until` null: until it is cleared.
+notice_conditions = Table(
+    "notice_conditions",
+    metadata,
+    Column("event", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("detail", Text, primary_key=True),
+    Column("until", Moment),
+)
+
 # ── the ledger ──────────────────────────────────────────────────────────────────────────────────
 
 ledger_sequence = Table(

@@ -9,13 +9,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduling import NEVER_SOON, Scheduling, past_runs, turn_back, write_schedule
+from scheduling import NEVER_SOON, Start, past_runs, turn_back, write_schedule
 
 from support.cache import Cache, ServeFactory
 from support.factories import UpstreamProcessFactory
@@ -28,21 +28,6 @@ MIB = 1 << 20
 FOUR = {"repository": "app{n}", "count": 4, "single": True, "layers": 1}
 INDEX = {"repository": "app", "layers": 1}
 SLOW = {"name": "slow", "kind": "cdn", "count": None, "bytes_per_second": MIB}
-
-Start = Callable[[Path], Awaitable[Scheduling]]
-
-
-@pytest.fixture
-async def start(cli: CommandLine) -> AsyncIterator[Start]:
-    running = []
-
-    async def begin(config: Path) -> Scheduling:
-        running.append(await Scheduling.start(cli, config))
-        return running[-1]
-
-    yield begin
-    for each in running:
-        await each.end(signal.SIGKILL)
 
 
 async def until(done: Callable[[], Any]) -> Any:
