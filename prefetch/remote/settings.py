@@ -6,8 +6,31 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefetch.oci.reference import Repository
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate:
+    """Where a registry's content may be had as well: a registry, and a path that goes before names.
+
+    With `private` it may also be asked for repositories that not everybody can see.
+    """
+
+    registry: str
+    prefix: str = ""
+    private: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
+
+    def repository(self, original: Repository) -> Repository:
+        """What a repository of the registry is called there.
+
+        Raises InvalidReference for a name that becomes too long.
+        """
+        return Repository.parse(f"{self}/{original.path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +55,7 @@ class RegistrySettings:
     requests_per_second: float | None = None
     max_concurrency: int = 8
     idle_timeout: float = 30.0
-    alternates: tuple[str, ...] = ()
+    alternates: tuple[Alternate, ...] = ()
     immutable_tags: tuple[re.Pattern[str], ...] = ()
     public_only: bool = False
 
@@ -49,7 +72,9 @@ class TransportSettings:
     `connect_timeout` covers name, TCP and TLS, `document_timeout` a manifest, token or tag list as
     a whole. Blobs have no total limit. Failed requests are sent at most `attempts` times (throttled
     ones `throttle_attempts`), after `first_wait` doubling to `longest_wait`, with jitter;
-    `longest_wait` also bounds what Retry-After may ask for.
+    `longest_wait` also bounds what Retry-After may ask for. Without `waits_out_throttling`, what
+    would have to wait for a registry that throttles raises Throttled instead. `only_if_cached` asks
+    a cache for what it has, and not to fetch it (RFC 9111, section 5.2.1.7).
     """
 
     connect_timeout: float = 10.0
@@ -59,3 +84,5 @@ class TransportSettings:
     first_wait: float = 0.5
     longest_wait: float = 300.0
     max_redirects: int = 10
+    waits_out_throttling: bool = True
+    only_if_cached: bool = False
