@@ -126,7 +126,7 @@ async def test_a_database_of_the_first_schema_is_brought_up_with_all_it_holds(
         database.executescript(FIRST_SCHEMA)
     before = rows()
     assert all(before.values())
-    with pytest.raises(StateError, match="has schema 0001, this prefetch needs 0004") as caught:
+    with pytest.raises(StateError, match="has schema 0001, this prefetch needs 0006") as caught:
         await opened(path)
     assert caught.value.hint == "run `prefetch db upgrade`"
     assert rows() == before
