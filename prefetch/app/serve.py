@@ -174,7 +174,7 @@ async def _serve(
     clock, log = SystemClock(), logs.server
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(
-            open_runtime(settings, request.place, counting(metrics))
+            open_runtime(settings, request.place, counting(metrics, log))
         )
         users = None
         if settings.serve.htpasswd_file is not None:

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from prefetch.cli.text import local, plural, short_digest, size
 from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
     BlobFinished,
     BlobProgress,
     BlobStarted,
@@ -98,8 +100,8 @@ class Display:
                 self._blob(event)
             case BudgetChanged() | WaitStarted() | ThrottleEvent() | PullSpent():
                 self._budget(event)
-            case Remark(text):
-                self._console.print(text, highlight=False, markup=False)
+            case Remark() | AlternateDropped() | AlternateRested():
+                self._console.print(event.text, highlight=False, markup=False)
             case _:
                 self._image(event)
 
@@ -137,7 +139,7 @@ class Display:
                 shown.waiting = event
             case ThrottleEvent(registry, until):
                 shown.throttled[registry] = until
-            case PullSpent():
+            case PullSpent(alternate=False):
                 shown.totals.pulls += 1
                 shown.waiting = None
 

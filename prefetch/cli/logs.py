@@ -11,6 +11,8 @@ import structlog
 
 from prefetch.clock import rfc3339
 from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
     BlobProgress,
     BlobStarted,
     Event,
@@ -20,7 +22,7 @@ from prefetch.events import (
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Remark)
+_WARNING = (AlternateDropped, AlternateRested, ThrottleEvent, Remark)
 
 
 class EventLog:

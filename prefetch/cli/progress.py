@@ -13,6 +13,8 @@ from prefetch.cli.options import Globals
 from prefetch.cli.text import local, plural, size
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
     BlobFinished,
     Emit,
     Event,
@@ -67,12 +69,12 @@ class PlainLines:
                 self._images = references
             case ImageFinished():
                 self._done += 1
-            case PullSpent():
+            case PullSpent(alternate=False):
                 self._pulls += 1
             case BlobFinished(_, fetched):
                 self._bytes += fetched
-            case Remark(text):
-                click.echo(text, err=True)
+            case Remark() | AlternateDropped() | AlternateRested():
+                click.echo(event.text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
             case WaitStarted():

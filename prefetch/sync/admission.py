@@ -47,7 +47,9 @@ class Patience:
 
 
 def price_to_hold(image: PlannedImage) -> int:
-    """The pulls to hold before an image's first one is sent."""
+    """The pulls to hold before an image's first one is sent: none for what alternates will give."""
+    if image.pulls_expected is not None:
+        return image.pulls_expected
     if image.pulls_max is None:
         return max(image.pulls_min, _TYPICAL_INDEX)
     return image.pulls_max
