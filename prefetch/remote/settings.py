@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
@@ -25,12 +26,12 @@ class Alternate:
     def __str__(self) -> str:
         return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
 
-    def repository(self, original: Repository) -> Repository:
-        """What a repository of the registry is called there.
-
-        Raises InvalidReference for a name that becomes too long.
-        """
-        return Repository.parse(f"{self}/{original.path}")
+    def repository(self, original: Repository) -> Repository | None:
+        """What a repository of the registry is called there; None: the name becomes too long."""
+        try:
+            return Repository.parse(f"{self}/{original.path}")
+        except InvalidReference:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

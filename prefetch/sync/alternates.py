@@ -159,21 +159,27 @@ class Alternates:
             record = records.get(str(alternate))
             if not self._conduct.may_ask(record):
                 continue
-            source = await self._open(alternate, repository, record)
+            there = alternate.repository(repository)
+            if there is None:
+                continue
+            source = await self._open(alternate, repository, there, record)
             later |= source is None
             if source is not None:
                 found.append(source)
         return found, later
 
     async def _open(
-        self, alternate: Alternate, repository: Repository, record: AlternateRecord | None
+        self,
+        alternate: Alternate,
+        repository: Repository,
+        there: Repository,
+        record: AlternateRecord | None,
     ) -> Source | None:
         """The alternate as a source; None while it is left alone, or cannot be used."""
         rests = self._conduct.standing(alternate.registry).rests
         if rests or await self._ledger.throttled_until(alternate.registry) is not None:
             return None
         try:
-            there = alternate.repository(repository)
             client = await self._upstreams.client_for(there)
         except StateError:
             raise

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+
 import pytest
 from acceptance_support import outcomes
 from alternates_support import PLATFORM, PREFIX, PRICE, Island, named, wanted
 
 from prefetch.demo.images import image
+from prefetch.demo.upstream import Upstream
 from support.factories import UpstreamFactory
 from support.processes import CommandLine, free_port
 
@@ -174,6 +178,25 @@ async def test_one_that_says_429_is_left_until_it_may_be_asked(
     assert not busy.log.requests
 
 
+async def test_after_its_time_it_is_asked_again(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    island = Island(cli, await upstream(limit=100), 2)
+    busy = island.copied(await upstream(limit=None))
+    busy.faults.add("throttle", kind="manifest", count=1, seconds=3)
+    island.configure([busy])
+    first, second = island.references
+
+    throttled = await island("sync", *JSON, images=[first])
+    await asyncio.sleep(3)
+    later = await island("sync", *JSON, images=[second])
+
+    assert (throttled.code, later.code) == (0, 0), throttled.stderr + later.stderr
+    assert throttled.json["images"][0]["fetched_from"] == ["docker.io"]
+    assert later.json["images"][0]["fetched_from"] == [busy.address]
+    assert island.limited.log.pulls == PRICE
+
+
 async def test_an_alternate_has_a_meter_and_a_reserve_of_its_own(
     cli: CommandLine, upstream: UpstreamFactory
 ) -> None:
@@ -250,48 +273,65 @@ async def test_one_that_is_down_costs_a_moment(cli: CommandLine, upstream: Upstr
     island.assert_whole()
 
 
-async def test_a_half_fetched_blob_goes_on_from_another_source(
-    cli: CommandLine, upstream: UpstreamFactory
-) -> None:
+@dataclass(frozen=True)
+class Halves:
+    """One image with a `layer` that two alternates, asked one after the other, both have."""
+
+    island: Island
+    layer: str
+    first: Upstream
+    second: Upstream
+
+    def ranges(self, registry: Upstream) -> list[str | None]:
+        """The parts of the layer that a registry was asked for."""
+        asked = registry.log.select(kind="blob", method="GET", reference=self.layer)
+        return [request.range for request in asked]
+
+    def spoil(self, registry: Upstream, name: str, at: int) -> None:
+        """Have all that a registry sends of the layer be cut, or corrupt, at that byte."""
+        registry.faults.add(
+            name, kind="blob", reference=self.layer, method="GET", at=at, count=None
+        )
+
+
+@pytest.fixture
+async def halves(cli: CommandLine, upstream: UpstreamFactory) -> Halves:
     island = Island(cli, await upstream(limit=100, cdn=False), 1)
     [made] = island.images.values()
-    layer = made.child(PLATFORM).blobs[-1].digest
     first, second = [island.copied(await upstream(limit=None, cdn=False)) for _ in range(2)]
-    first.faults.add("cut", kind="blob", reference=layer, method="GET", at=6_000, count=None)
-    second.faults.add("cut", kind="blob", reference=layer, method="GET", at=6_000, count=None)
     island.configure([first, second])
+    return Halves(island, made.child(PLATFORM).blobs[-1].digest, first, second)
+
+
+async def test_a_half_fetched_blob_goes_on_from_another_source(halves: Halves) -> None:
+    island = halves.island
+    for each in (halves.first, halves.second):
+        halves.spoil(each, "cut", at=6_000)
 
     done = await island("sync", *JSON)
 
     assert done.code == 0, done.stderr
-    ranges = [
-        request.range
-        for registry in (first, second, island.limited)
-        for request in registry.log.select(kind="blob", method="GET", reference=layer)
-    ]
-    assert ranges == [None, "bytes=6000-", "bytes=12000-"]
-    assert done.json["images"][0]["fetched_from"] == sorted(["docker.io", first.address])
+    assert halves.ranges(halves.first) == [None]
+    assert halves.ranges(halves.second) == ["bytes=6000-"]
+    assert halves.ranges(island.limited) == ["bytes=12000-"]
+    assert done.json["images"][0]["fetched_from"] == sorted(["docker.io", halves.first.address])
+    assert done.json["images"][0]["bytes_fetched"] == sum(
+        blob.size for blob in island.images["library/app0"].child(PLATFORM).all_blobs().values()
+    )
     island.assert_whole()
 
 
-async def test_nobody_is_blamed_for_what_another_has_sent(
-    cli: CommandLine, upstream: UpstreamFactory
-) -> None:
-    island = Island(cli, await upstream(limit=100, cdn=False), 1)
-    [made] = island.images.values()
-    layer = made.child(PLATFORM).blobs[-1].digest
-    first, second = [island.copied(await upstream(limit=None, cdn=False)) for _ in range(2)]
-    first.faults.add("corrupt", kind="blob", reference=layer, method="GET", at=9, count=None)
-    first.faults.add("cut", kind="blob", reference=layer, method="GET", at=6_000, count=None)
-    island.configure([first, second])
+async def test_nobody_is_blamed_for_what_another_has_sent(halves: Halves) -> None:
+    island = halves.island
+    halves.spoil(halves.first, "corrupt", at=9)
+    halves.spoil(halves.first, "cut", at=6_000)
 
     done = await island("sync", *JSON)
 
     assert done.code == 0, done.stderr
     assert done.json["alternates_dropped"] == []
-    ranges = [each.range for each in second.log.select(kind="blob", method="GET", reference=layer)]
-    assert ranges == ["bytes=6000-", None]
-    assert island.limited.log.counts(kind="blob", method="GET") == 0
+    assert halves.ranges(halves.second) == ["bytes=6000-", None]
+    assert halves.ranges(island.limited) == []
     island.assert_whole()
 
 
