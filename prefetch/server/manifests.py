@@ -200,14 +200,9 @@ class ManifestService:
             source: str | None = None
             if document is None:
                 wish = Descriptor(media_type or "", digest, -1)
-                given = await self._secondhand.document(client, repository, wish)
-                if given is not None:
-                    document, source = given
-            if document is None:
-                document, pulled = await self._pull(client, repository, digest, media_type or "")
-                shown, source = shown or pulled, repository.registry if pulled else None
-            if not shown:
-                # It was here already, or others have had it pulled from elsewhere.
+                document, source = await self._obtain(client, repository, wish)
+            if not shown and source != repository.registry:
+                # It was here already, came from an alternate, or for another repository.
                 await client.resolve(repository, str(digest))
             self._gate.answered(repository)
             await self._keep(repository, document, source)
@@ -217,28 +212,38 @@ class ManifestService:
         await self._check_servable(repository, document, wanted, NOBODY)
         return Held(document, document.media_type)
 
+    async def _obtain(
+        self, client: RegistryClient, repository: Repository, wish: Descriptor
+    ) -> tuple[Document, str | None]:
+        """A document that is not here, and the registry that it has come from.
+
+        None: from nowhere, since it had come for somebody else.
+        """
+        given = await self._secondhand.document(client, repository, wish)
+        if given is not None:
+            return given
+        document, pulled = await self._pull(client, repository, wish)
+        return document, repository.registry if pulled else None
+
     async def _pull(
-        self,
-        client: RegistryClient,
-        repository: Repository,
-        digest: Digest,
-        media_type: str,
+        self, client: RegistryClient, repository: Repository, wish: Descriptor
     ) -> tuple[Document, bool]:
         """One counted pull, out of what an index has set aside for it, or held now.
 
         Also says whether it was sent, or somebody else's for another repository has served.
         """
+        digest = wish.digest
         hold = await self._hold_of_parent(client, repository, digest)
         own = hold is None
         if hold is None:
-            pulls = 2 if media_type in INDEX_TYPES else 1
+            pulls = 2 if wish.media_type in INDEX_TYPES else 1
             hold = await self._hold(client, repository, str(digest), pulls)
         pulls_sent: list[Digest] = []
         try:
             document = await self._documents.fetch(
                 client,
                 repository,
-                Descriptor(media_type, digest, -1),
+                wish,
                 hold=hold,
                 on_pull=lambda: pulls_sent.append(digest),
             )

@@ -49,10 +49,10 @@ class Secondhand:
         """Whether there is an alternate to ask; what the registry shows is found out first."""
         if not self._alternates.of(repository.registry):
             return False
-        if self._alternates.is_unknown(repository):
-            if (await client.resolve(repository, str(digest))).digest is None:
-                return False  # it knows no HEAD, and has shown nothing
-            await self._alternates.introduce(client, repository, digest)
+        unknown = self._alternates.is_unknown(repository)
+        if unknown and (await client.resolve(repository, str(digest))).digest is None:
+            return False  # it knows no HEAD, and has shown nothing
+        await self._alternates.introduce(client, repository, digest)
         return True
 
 

@@ -75,14 +75,15 @@ class Alternates:
 
     def is_unknown(self, repository: Repository) -> bool:
         """Whether it has to be found out who may hear of a repository."""
-        strangers = any(not alternate.private for alternate in self.of(repository.registry))
-        return strangers and self._visibilities.is_due(repository)
+        return self._has_strangers(repository) and self._visibilities.is_due(repository)
 
     async def introduce(
         self, client: RegistryClient, repository: Repository, digest: Digest
     ) -> None:
-        """Find it out by a manifest that the client has just seen there (free)."""
-        if self.is_unknown(repository):
+        """Find it out by a manifest that the client has just seen there (free), or wait for whoever
+        is about to.
+        """
+        if self._has_strangers(repository):
             await self._visibilities.learn(client, repository, digest)
 
     async def sources(self, repository: Repository) -> list[Source]:
@@ -249,6 +250,9 @@ class Alternates:
                 return None
             standing.answered()
             return answer
+
+    def _has_strangers(self, repository: Repository) -> bool:
+        return any(not alternate.private for alternate in self.of(repository.registry))
 
     def _is_broke(self, source: Source) -> bool:
         return self._conduct.standing(source.registry).is_broke

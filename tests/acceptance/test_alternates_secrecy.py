@@ -149,3 +149,23 @@ async def test_another_s_private_content_is_not_linked_for_coming_from_an_altern
     linked = island.linked(claimed)
     assert secret.digest in linked
     assert not set(wanted(secret)[2:]) & linked
+
+
+async def test_who_may_see_a_repository_is_asked_once_for_all_its_tags(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    island, alternate = await guarded(cli, upstream)
+    made = [image(f"tag {number}", layers=1) for number in range(6)]
+    for number, each in enumerate(made):
+        island.limited.content.put("library/many", each, f"{number}")
+        alternate.content.put(f"{PREFIX}/library/many", each)
+    # All but the first to wish for it wait for the answer.
+    island.limited.faults.add("stall", kind="token", nth=2, at=0, seconds=2)
+    island.configure([alternate], hub=ALICE)
+    names = [f"docker.io/library/many:{number}" for number in range(6)]
+
+    done = await island("sync", *JSON, images=names, env=ENV)
+
+    assert done.code == 0, done.stderr
+    assert island.limited.faults.struck("stall") == 1
+    assert island.limited.log.pulls == 0
