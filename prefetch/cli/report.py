@@ -39,10 +39,10 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
     for result in report.results:
         if result.outcome in shown or verbose:
             _print_result(result)
-    for event in report.dropped:
-        click.echo(click.style("dropped  ", fg="red") + " " + event.text)
     print_source_errors(report.errors)
     if not quiet:
+        for event in report.dropped:
+            click.echo(f"{click.style('dropped  ', fg='red')} {event.text}")
         click.echo(_summary(report))
         print_budgets_line(report.budgets)
 
