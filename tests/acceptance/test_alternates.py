@@ -169,7 +169,7 @@ async def test_one_that_says_429_is_left_until_it_may_be_asked(
     assert island.limited.log.pulls == 4 * PRICE
     # Those under way, of which its slots let through no more than eight.
     assert 1 <= busy.faults.struck("throttle") <= 8
-    assert done.json["totals"]["seconds"] < 20
+    assert done.json["totals"]["seconds"] < 60
     assert not done.json["alternates_dropped"]
     island.assert_whole()
 
@@ -269,7 +269,7 @@ async def test_one_that_is_down_costs_a_moment(cli: CommandLine, upstream: Upstr
     assert done.code == 0, done.stderr
     assert island.limited.log.pulls == 10 * PRICE
     assert len(silent.log.requests) <= 2
-    assert done.json["totals"]["seconds"] < 30
+    assert done.json["totals"]["seconds"] < 60
     island.assert_whole()
 
 

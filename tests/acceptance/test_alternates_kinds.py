@@ -127,5 +127,5 @@ async def test_an_alternate_that_leads_astray_is_no_help_and_no_harm(
     # A header that is not true changes nothing of bytes that are.
     assert spent == (0 if way == "to-another-digest" else 4 * PRICE)
     assert plan["totals"]["pulls_min"] <= spent <= plan["totals"]["pulls_max"]
-    assert done.json["totals"]["seconds"] < 20
+    assert done.json["totals"]["seconds"] < 60
     island.assert_whole()
