@@ -64,12 +64,46 @@ class ImageFinished:
 
 @dataclass(frozen=True, slots=True)
 class PullSpent:
-    """One counted manifest GET was answered; `remaining` is the registry's last word."""
+    """One counted manifest GET was answered; `remaining` is the registry's last word.
+
+    `alternate`: it was sent to an alternate, and cost the named registry nothing.
+    """
 
     registry: str
     identity: str
     reference: str
     remaining: int | None
+    alternate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AlternateDropped:
+    """An alternate sent what is not what was asked for: it is asked for the repository no more."""
+
+    alternate: str
+    repository: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.alternate}, an alternate, is asked no more for {self.repository}: {self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AlternateRested:
+    """An alternate does not answer, or has no pulls left for us: it is left alone until then."""
+
+    alternate: str
+    reason: str
+    until: datetime
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        return f"{self.alternate}, an alternate, is left alone for now: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +260,8 @@ Event = (
     | ImageStarted
     | ImageFinished
     | PullSpent
+    | AlternateDropped
+    | AlternateRested
     | BlobStarted
     | BlobProgress
     | BlobFinished

@@ -30,7 +30,9 @@ class Readings:
 
 def list_images(place: Place) -> list[CatalogEntry]:
     """All references with content, by name."""
-    return _with(place, lambda runtime: Catalog(runtime.state, runtime.store).entries())
+    return _with(
+        place, lambda runtime: Catalog(runtime.state, runtime.store).entries(provenance=True)
+    )
 
 
 def list_runs(place: Place, limit: int) -> list[RunRecord]:

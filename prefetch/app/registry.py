@@ -35,6 +35,7 @@ from prefetch.server.pulse import Pulse
 from prefetch.server.pump import Pump
 from prefetch.server.registry import Registry
 from prefetch.server.renewal import Renewals, Sync
+from prefetch.server.secondhand import Secondhand
 from prefetch.server.settling import Settling
 from prefetch.server.shared import Shared
 from prefetch.server.tags import Tags
@@ -108,6 +109,7 @@ async def open_service(
             ledger=runtime.ledger,
             documents=parts.documents,
             visibilities=parts.visibilities,
+            secondhand=Secondhand(parts.alternates, parts.documents),
             shared=fetches,
             clock=clock,
         )
@@ -202,7 +204,7 @@ async def _renew_logins(runtime: Runtime, upstreams: Upstreams) -> None:
     """Credentials are changed and expire while the server runs."""
     while True:
         await runtime.clock.sleep(_LOGIN_SECONDS)
-        for each in (upstreams, runtime.upstreams):
+        for each in (upstreams, runtime.upstreams, runtime.alternates):
             each.renew_logins()
 
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prefetch.app.alternates import open_alternates
 from prefetch.app.offloop import off_loop
 from prefetch.app.requests import Place
 from prefetch.clock import Clock, SystemClock
@@ -29,7 +30,7 @@ from prefetch.store.filesystem import FilesystemStore
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The open parts."""
+    """The open parts; `alternates` speaks to registries as to somebody's alternates."""
 
     settings: Settings
     clock: Clock
@@ -38,6 +39,7 @@ class Runtime:
     ledger: Ledger
     keychain: Keychain
     upstreams: Upstreams
+    alternates: Upstreams
     emit: Emit
 
     @property
@@ -101,7 +103,11 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
 
         upstreams = Upstreams(settings_of, keychain, connect)
         stack.push_async_callback(upstreams.close)
-        yield Runtime(settings, clock, state, store, ledger, keychain, upstreams, emit)
+        alternates = open_alternates(
+            settings_of, keychain, ledger=ledger, data_dir=data_dir, clock=clock, emit=emit
+        )
+        stack.push_async_callback(alternates.close)
+        yield Runtime(settings, clock, state, store, ledger, keychain, upstreams, alternates, emit)
 
 
 def _reserve(text: str | None) -> Reserve | None:

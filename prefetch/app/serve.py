@@ -174,7 +174,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     clock, log = SystemClock(), logs.server
     async with AsyncExitStack() as stack:
-        emit = Stream([counting(metrics), logging_to(log)]).emit
+        emit = Stream([counting(metrics, log), logging_to(log)]).emit
         runtime = await stack.enter_async_context(
             open_noticing_runtime(settings, request.place, emit, patience=0)
         )

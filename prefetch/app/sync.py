@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prefetch.app.noticing import failed_run, open_noticing_runtime
@@ -15,9 +15,11 @@ from prefetch.app.turns import job_name, turn
 from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
 from prefetch.oci.platform import PlatformSet
+from prefetch.remote.registry import RegistryClient
 from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
 from prefetch.sync.admission import Admission, Patience
+from prefetch.sync.alternates import Alternates
 from prefetch.sync.catalog import Catalog
 from prefetch.sync.documents import Documents
 from prefetch.sync.engine import Engine, Run
@@ -43,11 +45,22 @@ class Parts:
     documents: Documents
     transfer: Transfer
     visibilities: Visibilities
+    alternates: Alternates
 
 
 def parts_of(runtime: Runtime) -> Parts:
     """The planner and what it needs, and what a run needs besides."""
     documents = Documents(runtime.store)
+    visibilities = Visibilities(runtime.state, runtime.clock)
+    alternates = Alternates(
+        runtime.alternates,
+        lambda registry: runtime.upstreams.settings(registry).alternates,
+        state=runtime.state,
+        ledger=runtime.ledger,
+        visibilities=visibilities,
+        clock=runtime.clock,
+        emit=runtime.emit,
+    )
     resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
     planner = Planner(
         state=runtime.state,
@@ -55,13 +68,15 @@ def parts_of(runtime: Runtime) -> Parts:
         documents=documents,
         upstreams=runtime.upstreams,
         resolver=resolver,
+        alternates=alternates,
     )
     return Parts(
         resolver,
         planner,
         documents,
-        Transfer(runtime.store, runtime.clock, runtime.emit),
-        Visibilities(runtime.state, runtime.clock),
+        Transfer(runtime.store, alternates, runtime.clock, runtime.emit),
+        visibilities,
+        alternates,
     )
 
 
@@ -118,7 +133,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     """
     clock, emit = runtime.clock, runtime.emit
     started = clock.monotonic()
-    work = Run()
+    work, parts = Run(), parts_of(runtime)
     errors = job.parsed.errors
     try:
         selection = await select(job.parsed, runtime, job.platforms)
@@ -127,22 +142,23 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
             wanted for wanted in selection.wanted if job.only is None or wanted.name in job.only
         ]
         emit(RunStarted(job.run_id, len(work.wanted)))
-        parts = parts_of(runtime)
         await parts.visibilities.load()
         await engine_of(runtime, parts).run(work, job.patience)
     except asyncio.CancelledError:
         if not interrupted():
             raise
     cut_short = interrupted()
+    clients = [*runtime.upstreams.opened(), *runtime.alternates.opened()]
     report = SyncReport(
         run_id=job.run_id,
         results=work.ordered(),
         errors=errors,
-        budgets=await _budgets(runtime),
+        budgets=await _budgets(runtime, clients),
         spread=work.spread,
-        requests=sum(client.requests for client in runtime.upstreams.opened()),
+        requests=sum(client.requests for client in clients),
         seconds=clock.monotonic() - started,
         interrupted=cut_short,
+        dropped=parts.alternates.dropped,
     )
     await _remember(runtime, job.run_id, report)
     private = sum(result.visibility == "private" for result in work.results.values())
@@ -159,6 +175,7 @@ def engine_of(runtime: Runtime, parts: Parts) -> Engine:
         store=runtime.store,
         documents=parts.documents,
         transfer=parts.transfer,
+        alternates=parts.alternates,
         clock=runtime.clock,
     )
     return Engine(
@@ -203,10 +220,10 @@ async def _remember(runtime: Runtime, run_id: str, report: SyncReport) -> None:
         await Catalog(runtime.state, runtime.store).write_index(runtime.data_dir)
 
 
-async def _budgets(runtime: Runtime) -> list[Budget]:
-    """What is left, as far as this run's meters are known."""
-    clients = runtime.upstreams.opened()
-    return [await runtime.ledger.budget(client.meter, client.policy) for client in clients]
+async def _budgets(runtime: Runtime, clients: Iterable[RegistryClient]) -> list[Budget]:
+    """What is left, as far as this run's meters are known; a meter may have two clients."""
+    meters = {client.meter: client.policy for client in clients}
+    return [await runtime.ledger.budget(meter, policy) for meter, policy in meters.items()]
 
 
 def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
@@ -225,6 +242,7 @@ async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> 
     """What `sync_all` would do now, and cost. Raises StateError and StoreError."""
     selection = await select(parsed, runtime, platforms)
     parts = parts_of(runtime)
+    await parts.visibilities.load()
     images = await parts.planner.plan(selection.wanted)
     for image in images:
         if image.needs_nothing:
@@ -235,7 +253,7 @@ async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> 
     return PlanReport(
         images=images,
         errors=selection.errors,
-        budgets=await _budgets(runtime),
+        budgets=await _budgets(runtime, runtime.upstreams.opened()),
         finish_at=None if never else max(starts, default=runtime.clock.now()),
     )
 

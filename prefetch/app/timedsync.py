@@ -14,9 +14,19 @@ from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
 from prefetch.config.settings import ScheduleEntry, Settings
 from prefetch.errors import PrefetchError
-from prefetch.events import Emit, Event, PullsSpread, Remark, Slowed, ThrottleEvent
+from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
+    Emit,
+    Event,
+    PullsSpread,
+    Remark,
+    Slowed,
+    ThrottleEvent,
+)
 from prefetch.scheduler.plan import Cause
 from prefetch.server.accesslog import ServerLog
+from prefetch.server.counting import warn_of_alternate
 from prefetch.server.witness import places
 from prefetch.sync.admission import Patience
 from prefetch.sync.report import SyncReport
@@ -88,6 +98,8 @@ def _telling(log: ServerLog, entry: str) -> Emit:
         match event:
             case Remark(text):
                 log.info("remark", entry=entry, text=text)
+            case AlternateDropped() | AlternateRested():
+                warn_of_alternate(log, event, entry=entry)
             case ThrottleEvent(registry, until):
                 log.warning("registry throttles", entry=entry, registry=registry, until=until)
             case PullsSpread(registry, _, pulls, until):

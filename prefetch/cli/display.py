@@ -144,7 +144,7 @@ class Display:
                 shown.waiting = event
             case ThrottleEvent(registry, until):
                 shown.throttled[registry] = until
-            case PullSpent():
+            case PullSpent(alternate=False):
                 shown.totals.pulls += 1
                 shown.waiting = None
 

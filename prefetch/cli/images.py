@@ -14,7 +14,8 @@ def images(common: Globals, *, output: str) -> None:
     """List what the cache holds.
 
     An image is warm when everything that a client of the platforms last asked for
-    will ask for is in the store. -o name prints what `prefetch sync -` reads.
+    will ask for is in the store. FROM, shown where it is not the registry itself,
+    is where its content came from. -o name prints what `prefetch sync -` reads.
 
     \b
     Examples:
@@ -36,6 +37,8 @@ def images(common: Globals, *, output: str) -> None:
             platforms = entry.record.platforms
             click.echo(f"{entry.record.name} platform={platforms}")
     elif entries:
+        # Where all has come from its own registry, the names tell it.
+        told = any(set(entry.fetched_from) - {entry.record.registry} for entry in entries)
         rows = [
             (
                 entry.record.name,
@@ -43,9 +46,11 @@ def images(common: Globals, *, output: str) -> None:
                 "yes" if entry.warm else "no",
                 size(entry.size),
                 local(entry.record.synced_at),
+                *([", ".join(entry.fetched_from) or "-"] if told else []),
             )
             for entry in entries
         ]
-        click.echo(table(("REFERENCE", "DIGEST", "WARM", "SIZE ", "SYNCED"), rows))
+        header = ("REFERENCE", "DIGEST", "WARM", "SIZE ", "SYNCED", *(["FROM"] if told else []))
+        click.echo(table(header, rows))
     else:
         click.echo("the cache is empty: prefetch sync fills it", err=True)

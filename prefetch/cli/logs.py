@@ -11,6 +11,8 @@ import structlog
 
 from prefetch.clock import rfc3339
 from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
     BlobProgress,
     BlobStarted,
     DeadlineMissed,
@@ -26,6 +28,8 @@ from prefetch.events import (
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
 _WARNING = (
+    AlternateDropped,
+    AlternateRested,
     ThrottleEvent,
     Slowed,
     Remark,

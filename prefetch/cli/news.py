@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prefetch.cli.text import local, plural, short_digest
 from prefetch.events import (
+    AlternateDropped,
+    AlternateRested,
     DeadlineMissed,
     Event,
     ImmutableTagMoved,
@@ -16,8 +18,8 @@ from prefetch.events import (
 def news_of(event: Event) -> str | None:
     """The line; None for all other events."""
     match event:
-        case Remark(text):
-            return text
+        case Remark() | AlternateDropped() | AlternateRested():
+            return event.text
         case DeadlineMissed(by, images, reason):
             return f"{plural(len(images), 'image')} will not be warm by {local(by)}: {reason}"
         case ReserveThreatened():

@@ -69,7 +69,7 @@ class PlainLines:
                 self._images = references
             case ImageFinished():
                 self._done += 1
-            case PullSpent():
+            case PullSpent(alternate=False):
                 self._pulls += 1
             case BlobFinished(_, fetched):
                 self._bytes += fetched

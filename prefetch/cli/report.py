@@ -43,6 +43,8 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
             _print_result(result)
     print_source_errors(report.errors)
     if not quiet and not report.busy:
+        for event in report.dropped:
+            click.echo(f"{click.style('dropped  ', fg='red')} {event.text}")
         click.echo(_summary(report))
         for each in report.spread:
             click.echo(told(each))
@@ -68,7 +70,10 @@ def less_name(name: str, problem: Problem) -> str:
 
 def _details(result: ImageResult) -> str:
     if result.outcome is Outcome.SYNCED:
-        return f"  ({plural(result.pulls, 'pull')}, {size(result.bytes_fetched)} fetched)"
+        others = [each for each in result.fetched_from if each != result.registry]
+        source = f" from {', '.join(result.fetched_from)}" if others else ""
+        spent = plural(result.pulls, "pull")
+        return f"  ({spent}, {size(result.bytes_fetched)} fetched{source})"
     if result.outcome is Outcome.DEFERRED and result.retry_at is not None:
         return f"  until about {local(result.retry_at)}"
     return ""
@@ -150,5 +155,10 @@ def _plan_summary(report: PlanReport) -> str:
     available = report.pulls_available()
     has = "no limit reported" if available is None else f"{available} available now"
     finish = "" if report.finish_at is None else f"; done about {local(report.finish_at)}"
-    price = _bounds(low, high)
-    return f"{plural(len(report.images), 'image')}: {price} pulls needed, {has}{finish}"
+    price = f"{_bounds(low, high)} pulls needed"
+    expected = report.pulls_expected()
+    if any(image.pulls_expected is not None for image in report.images):
+        price += (
+            f" ({expected} if the alternates give what they have)" if expected is not None else ""
+        )
+    return f"{plural(len(report.images), 'image')}: {price}, {has}{finish}"

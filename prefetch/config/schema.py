@@ -7,6 +7,7 @@ paths start from.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -30,7 +31,7 @@ from prefetch.oci.platform import PlatformSet
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
 from prefetch.ratelimit.pace import Pace
-from prefetch.remote.settings import RegistrySettings
+from prefetch.remote.settings import Alternate, RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import parse_platforms
@@ -59,6 +60,11 @@ def _source_kind(value: Any) -> str:
     return "<mapping>" if isinstance(value, dict) else "<file>"
 
 
+def _alternate_kind(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict) else "<registry>"
+
+
+AlternateName: TypeAlias = Annotated[Alternate, _text("a registry", values.alternate)]
 SourceFile: TypeAlias = Annotated[str, _text("a file's path", values.source)]
 PaceWord: TypeAlias = Annotated[Pace, _text("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
@@ -69,6 +75,19 @@ class LimitModel(Strict):
 
     pulls: Annotated[int, Field(ge=1, le=10**9)]
     window: Annotated[Duration, Field(gt=0)]
+
+
+class AlternateModel(Strict):
+    """An alternate, with what it may hear."""
+
+    registry: AlternateName
+    private: bool = False
+
+
+AlternateItem: TypeAlias = Annotated[
+    Annotated[AlternateName, Tag("<registry>")] | Annotated[AlternateModel, Tag("<mapping>")],
+    Discriminator(_alternate_kind),
+]
 
 
 class RegistryModel(Strict):
@@ -87,7 +106,7 @@ class RegistryModel(Strict):
     requests_per_second: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
-    alternates: list[Annotated[str, _text("a registry", values.alternate)]] = []
+    alternates: list[AlternateItem] = []
     immutable_tags: list[
         Annotated[re.Pattern[str], _text("a regular expression", values.pattern)]
     ] = []
@@ -121,7 +140,7 @@ class RegistryModel(Strict):
             requests_per_second=self.requests_per_second,
             max_concurrency=self.max_concurrency,
             idle_timeout=self.idle_timeout,
-            alternates=tuple(self.alternates),
+            alternates=tuple(_alternate(each) for each in self.alternates),
             immutable_tags=tuple(self.immutable_tags),
         )
 
@@ -293,6 +312,15 @@ class FileModel(Strict):
         return self
 
     @model_validator(mode="after")
+    def _others(self) -> FileModel:
+        for name, model in self.registries.items():
+            for place, item in enumerate(model.alternates):
+                if _alternate(item).registry == name:
+                    where = f"registries.{name}.alternates.{place}"
+                    raise ValueError(f"{where}: a registry is no alternate of itself")
+        return self
+
+    @model_validator(mode="after")
     def _names_once(self) -> FileModel:
         for key, named in (("schedule", self.schedule), ("notify", self.notify)):
             names = [each.name for each in named]
@@ -319,3 +347,9 @@ def build_sources(sources: list[Any], base: Path) -> tuple[SourceSpec, ...]:
         )
         for source in sources
     )
+
+
+def _alternate(item: Alternate | AlternateModel) -> Alternate:
+    if isinstance(item, Alternate):
+        return item
+    return replace(item.registry, private=item.private)

@@ -101,9 +101,21 @@ class Settings:
         """Whether `serve` may contact a registry for its clients.
 
         One that it may contact and that is not `named` was chosen by a client, under `*`: it
-        must not lead to private addresses.
+        must not lead to private addresses. An alternate is no registry for clients, unless it is
+        `named`.
         """
-        return self.named(registry) or self.any_registry is not None
+        if self.named(registry):
+            return True
+        return self.any_registry is not None and registry not in self._alternates()
+
+    def _alternates(self) -> set[str]:
+        """The registries that are somebody's alternates."""
+        every = [self.any_registry] if self.any_registry is not None else []
+        return {
+            alternate.registry
+            for registry in (*self.registries.values(), *every)
+            for alternate in registry.alternates
+        }
 
     def registry(self, name: str) -> RegistrySettings:
         """How the registry called `name` in references is spoken to."""

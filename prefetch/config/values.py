@@ -13,6 +13,7 @@ from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import known_registry
 from prefetch.ratelimit.pace import Pace
+from prefetch.remote.settings import Alternate
 from prefetch.scheduler.crontab import Crontab
 from prefetch.server.settings import Listen
 
@@ -94,7 +95,7 @@ def registry_name(text: str) -> str:
     raise ValueError(advice or "expected a registry's name such as quay.io or localhost:5000")
 
 
-def alternate(text: str) -> str:
+def alternate(text: str) -> Alternate:
     """A registry, or a path in one, that holds copies: `public.ecr.aws/docker`."""
     try:
         repository = Repository.parse(f"{text}/{_PROBE}")
@@ -102,7 +103,8 @@ def alternate(text: str) -> str:
         repository = None
     if repository is None or not f"{repository}/".startswith(f"{text}/"):
         raise ValueError(f"expected a registry, or a path in one, got {shown(text)}")
-    return text
+    registry, _, prefix = text.partition("/")
+    return Alternate(registry, prefix)
 
 
 def endpoint(text: str) -> str:

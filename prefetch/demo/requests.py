@@ -63,6 +63,7 @@ class Request:
     authorization: str | None = None
     range: str | None = None
     accept_encoding: str | None = None
+    cache_control: str | None = None
     identity: str | None = None
     status: int | None = None
     counted: bool = False

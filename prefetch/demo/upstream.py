@@ -191,6 +191,7 @@ class Upstream:
             authorization=scheme or None,
             range=request.headers.get("Range"),
             accept_encoding=request.headers.get("Accept-Encoding"),
+            cache_control=request.headers.get("Cache-Control"),
         )
         self.log.requests.append(record)
         return record

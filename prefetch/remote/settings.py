@@ -6,9 +6,33 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefetch.errors import InvalidReference
+from prefetch.oci.reference import Repository
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
 from prefetch.ratelimit.pace import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate:
+    """Where a registry's content may be had as well: a registry, and a path that goes before names.
+
+    With `private` it may also be asked for repositories that not everybody can see.
+    """
+
+    registry: str
+    prefix: str = ""
+    private: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
+
+    def repository(self, original: Repository) -> Repository | None:
+        """What a repository of the registry is called there; None: the name becomes too long."""
+        try:
+            return Repository.parse(f"{self}/{original.path}")
+        except InvalidReference:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +58,7 @@ class RegistrySettings:
     requests_per_second: float | None = None
     max_concurrency: int = 8
     idle_timeout: float = 30.0
-    alternates: tuple[str, ...] = ()
+    alternates: tuple[Alternate, ...] = ()
     immutable_tags: tuple[re.Pattern[str], ...] = ()
     public_only: bool = False
 
@@ -55,7 +79,9 @@ class TransportSettings:
     `connect_timeout` covers name, TCP and TLS, `document_timeout` a manifest, token or tag list as
     a whole. Blobs have no total limit. Failed requests are sent at most `attempts` times (throttled
     ones `throttle_attempts`), after `first_wait` doubling to `longest_wait`, with jitter;
-    `longest_wait` also bounds what Retry-After may ask for.
+    `longest_wait` also bounds what Retry-After may ask for. Without `waits_out_throttling`, what
+    would have to wait for a registry that throttles raises Throttled instead. `only_if_cached` asks
+    a cache for what it has, and not to fetch it (RFC 9111, section 5.2.1.7).
     """
 
     connect_timeout: float = 10.0
@@ -65,3 +91,5 @@ class TransportSettings:
     first_wait: float = 0.5
     longest_wait: float = 300.0
     max_redirects: int = 10
+    waits_out_throttling: bool = True
+    only_if_cached: bool = False

@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from prefetch.clock import Clock
+from prefetch.clock import Clock, rfc3339_due
+from prefetch.errors import Throttled
 from prefetch.events import Emit, ThrottleEvent
 from prefetch.state.ledger import Ledger
 
@@ -19,26 +20,38 @@ _SHORTEST: Final = 0.001
 class Throttle:
     """One registry's gate: open, or closed until a moment.
 
-    `longest` bounds, in seconds, what a registry may ask for.
+    `longest` bounds, in seconds, what a registry may ask for. Without `waits` a closed gate is an
+    error.
     """
 
     def __init__(
-        self, registry: str, ledger: Ledger, *, clock: Clock, emit: Emit, longest: float
+        self,
+        registry: str,
+        ledger: Ledger,
+        *,
+        clock: Clock,
+        emit: Emit,
+        longest: float,
+        waits: bool = True,
     ) -> None:
         self.registry = registry
         self._ledger = ledger
         self._clock = clock
         self._emit = emit
         self._longest = longest
+        self._waits = waits
         self._announced: datetime | None = None
 
     async def wait(self) -> bool:
         """Return when requests may be sent, and whether that took waiting.
 
-        One event tells of each moment waited for.
+        One event tells of each moment waited for. Raises Throttled in place of waiting, where that
+        was asked for.
         """
         waited = False
         while (until := await self._ledger.throttled_until(self.registry)) is not None:
+            if not self._waits:
+                raise Throttled(f"{self.registry} throttles until {rfc3339_due(until)}")
             self._announce(until)
             remaining = (until - self._clock.now()).total_seconds()
             await self._clock.sleep(min(max(remaining, _SHORTEST), self._longest))

@@ -32,6 +32,8 @@ from prefetch.remote.throttling import Throttle
 from prefetch.state.ledger import Ledger
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Meant for the origin that was asked: a CDN behind it is not to take them for its own.
+_OWN_HEADERS: Final = frozenset({"Authorization", "Cache-Control"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,12 @@ class Transport:
             slots=Slots(locks, settings.name, count, clock),
             rate=Rate(locks, settings.name, settings.requests_per_second, 2 * count, clock),
             throttle=Throttle(
-                settings.name, ledger, clock=clock, emit=emit, longest=timeouts.longest_wait
+                settings.name,
+                ledger,
+                clock=clock,
+                emit=emit,
+                longest=timeouts.longest_wait,
+                waits=timeouts.waits_out_throttling,
             ),
             timeouts=timeouts,
             clock=clock,
@@ -142,7 +149,8 @@ class Transport:
 
         A `download` is what may take long: it leaves a slot to what is small.
 
-        Waits while the registry throttles. Within a turn no other must be asked for.
+        Waits while the registry throttles, or raises Throttled. Within a turn no other must be
+        asked for.
         """
         await self._throttle.wait()
         async with self._slots.hold(download=download):
@@ -177,7 +185,7 @@ class Transport:
             response.release()
             url = self._target(url, response.headers.get("Location"))
             if url.origin() != origin:
-                headers = {k: v for k, v in headers.items() if k != "Authorization"}
+                headers = {k: v for k, v in headers.items() if k not in _OWN_HEADERS}
         raise Misrouted(
             f"{asked.raw_host} redirects more than {self.timeouts.max_redirects} times",
             url=redact(asked),

@@ -31,6 +31,7 @@ from prefetch.remote.retrying import Renewable, retried
 from prefetch.remote.tokens import TOKEN_BODY_LIMIT
 from prefetch.remote.transport import Answer, Transport
 
+_ONLY_IF_CACHED: Final = {"Cache-Control": "only-if-cached"}
 _CHALLENGE: Final = "WWW-Authenticate"
 _ANONYMOUS_HINT: Final = "it does not exist, or it takes credentials, and none are configured"
 _LINK_HINT: Final = "each link that the registry gave was refused; it may have expired on the way"
@@ -81,6 +82,8 @@ class Wire:
         `seen` is shown the answer before it is judged, whatever it is.
         """
         headers = request.headers
+        if self.transport.timeouts.only_if_cached:
+            headers = {**headers, **_ONLY_IF_CACHED}
         authorization = await auth.authorise(request.path)
         if authorization is not None:
             headers = {**headers, "Authorization": authorization}

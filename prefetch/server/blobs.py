@@ -253,7 +253,7 @@ class BlobService:
         now = self._clock.now()
         self._settling.settle(
             repository,
-            BlobRecord(target, descriptor.size, client.settings.name, now),
-            shown=fetched > 0,
+            BlobRecord(target, descriptor.size, fetched.registry or repository.registry, now),
+            shown=fetched.registry == repository.registry,
         )
-        return fetched
+        return fetched.size

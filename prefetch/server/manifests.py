@@ -1,4 +1,4 @@
-"""Manifests and indexes for clients: from the cache, else by a counted pull, never streamed.
+"""Manifests and indexes for clients: from the cache, an alternate, or by a counted pull; whole.
 
 An index goes out only when one of the wanted platforms is whole, or can be made so: podman and
 CRI-O cannot turn to another registry once they have it. A manifest goes out only when its blobs
@@ -32,9 +32,10 @@ from prefetch.server.belonging import Belonging
 from prefetch.server.gate import MISS_WAIT, NOBODY, Caller, Gate
 from prefetch.server.library import Held, Library
 from prefetch.server.refusals import not_cached
+from prefetch.server.secondhand import Secondhand
 from prefetch.server.shared import Shared
 from prefetch.state.ledger import Hold, Ledger, Refused
-from prefetch.state.records import LinkRecord
+from prefetch.state.records import BlobRecord, LinkRecord
 from prefetch.sync.documents import Documents, record_of
 from prefetch.sync.visibility import Visibilities
 from prefetch.tasks import end_all
@@ -66,6 +67,7 @@ class ManifestService:
         ledger: Ledger,
         documents: Documents,
         visibilities: Visibilities,
+        secondhand: Secondhand,
         shared: Shared,
         clock: Clock,
     ) -> None:
@@ -76,6 +78,7 @@ class ManifestService:
         self._ledger = ledger
         self._documents = documents
         self._visibilities = visibilities
+        self._secondhand = secondhand
         self._shared = shared
         self._clock = clock
         self._holds: set[asyncio.Task[None]] = set()
@@ -115,9 +118,10 @@ class ManifestService:
             client = await self._upstreams.client_for(repository)
             resolved = await client.resolve(repository, str(digest))
             self._gate.answered(repository)
-            pulls = 2 if resolved.media_type in INDEX_TYPES else 1
-            hold = await self._hold(client, repository, str(digest), pulls)
-            await self._ledger.release(hold)
+            if not await self._secondhand.offered(client, repository, [digest]):
+                pulls = 2 if resolved.media_type in INDEX_TYPES else 1
+                hold = await self._hold(client, repository, str(digest), pulls)
+                await self._ledger.release(hold)
         except PrefetchError as error:
             raise self._gate.failed(repository, _KIND, error, str(digest)) from error
         return resolved
@@ -135,7 +139,7 @@ class ManifestService:
             await self._library.store.put(document.digest, document.raw)
         finally:
             await self._ledger.release(hold)
-        await self._keep(repository, document)
+        await self._keep(repository, document, repository.registry)
         return Resolved(document.digest, document.media_type, len(document.raw))
 
     async def close(self) -> None:
@@ -151,27 +155,28 @@ class ManifestService:
         if caller.only_cached:
             raise not_cached()
         await self._gate.check(repository, caller, _KIND, str(document.digest))
-        if isinstance(document, Index) and not await self._has_a_child(document, wanted):
+        if not isinstance(document, Index):
+            return
+        children = _children(document, wanted)
+        # Where one is here, only blobs lack, which are free.
+        if children and not await self._library.store.present(children):
             await self._shared.run(
                 ("hold", repository, document.digest),
-                lambda: self._hold_for_child(repository, document.digest),
+                lambda: self._hold_for_child(repository, document.digest, children),
                 timeout=MISS_WAIT,
             )
 
-    async def _has_a_child(self, index: Index, wanted: PlatformSet) -> bool:
-        """Whether a wanted document below the index is here: only blobs lack then, and are free."""
-        images = [child for child in index.manifests if not is_attestation(child)]
-        if wanted is not ALL:
-            picked = select(wanted, [child.platform for child in images])
-            images = [images[position] for position in picked.values()] or images
-        return not images or bool(
-            await self._library.store.present([child.digest for child in images])
-        )
+    async def _hold_for_child(
+        self, repository: Repository, index: Digest, children: list[Digest]
+    ) -> None:
+        """See to it that a pull is set aside for a child, unless an alternate has one.
 
-    async def _hold_for_child(self, repository: Repository, index: Digest) -> None:
-        """See to it that a pull is set aside for a child. Raises Refusal."""
+        Raises Refusal.
+        """
         try:
             client = await self._upstreams.client_for(repository)
+            if await self._secondhand.offered(client, repository, children):
+                return
             label = _label(repository, str(index))
             if await self._ledger.hold_named(client.meter, label, client.policy) is None:
                 self._keep_for_child(await self._hold(client, repository, str(index), 1))
@@ -192,42 +197,53 @@ class ManifestService:
                 media_type = (await client.resolve(repository, str(digest))).media_type
                 self._gate.answered(repository)
                 shown = True
+            source: str | None = None
             if document is None:
-                document, pulled = await self._pull(client, repository, digest, media_type or "")
-                shown = shown or pulled
-            if not shown:
-                # It was here already, or others have had it pulled from elsewhere.
+                wish = Descriptor(media_type or "", digest, -1)
+                document, source = await self._obtain(client, repository, wish)
+            if not shown and source != repository.registry:
+                # It was here already, came from an alternate, or for another repository.
                 await client.resolve(repository, str(digest))
             self._gate.answered(repository)
-            await self._keep(repository, document)
+            await self._keep(repository, document, source)
             await self._visibilities.learn(client, repository, digest)
         except PrefetchError as error:
             raise self._gate.failed(repository, _KIND, error, str(digest)) from error
         await self._check_servable(repository, document, wanted, NOBODY)
         return Held(document, document.media_type)
 
+    async def _obtain(
+        self, client: RegistryClient, repository: Repository, wish: Descriptor
+    ) -> tuple[Document, str | None]:
+        """A document that is not here, and the registry that it has come from.
+
+        None: from nowhere, since it had come for somebody else.
+        """
+        given = await self._secondhand.document(client, repository, wish)
+        if given is not None:
+            return given
+        document, pulled = await self._pull(client, repository, wish)
+        return document, repository.registry if pulled else None
+
     async def _pull(
-        self,
-        client: RegistryClient,
-        repository: Repository,
-        digest: Digest,
-        media_type: str,
+        self, client: RegistryClient, repository: Repository, wish: Descriptor
     ) -> tuple[Document, bool]:
         """One counted pull, out of what an index has set aside for it, or held now.
 
         Also says whether it was sent, or somebody else's for another repository has served.
         """
+        digest = wish.digest
         hold = await self._hold_of_parent(client, repository, digest)
         own = hold is None
         if hold is None:
-            pulls = 2 if media_type in INDEX_TYPES else 1
+            pulls = 2 if wish.media_type in INDEX_TYPES else 1
             hold = await self._hold(client, repository, str(digest), pulls)
         pulls_sent: list[Digest] = []
         try:
             document = await self._documents.fetch(
                 client,
                 repository,
-                Descriptor(media_type, digest, -1),
+                wish,
                 hold=hold,
                 on_pull=lambda: pulls_sent.append(digest),
             )
@@ -306,14 +322,24 @@ class ManifestService:
             with suppress(PrefetchError):
                 await self._ledger.release(hold)
 
-    async def _keep(self, repository: Repository, document: Document) -> None:
-        """Write down the document, and that the repository holds it."""
-        state = self._library.state
+    async def _keep(self, repository: Repository, document: Document, source: str | None) -> None:
+        """Write down the document, where it came from, and that the repository holds it."""
+        state, digest = self._library.state, str(document.digest)
         await state.manifests.save_many([record_of(document)])
-        await state.links.add_many(
-            [LinkRecord(repository.registry, repository.path, str(document.digest))]
-        )
+        if source is not None:
+            came = BlobRecord(digest, len(document.raw), source, self._clock.now())
+            await state.blobs.save_many([came])
+        await state.links.add_many([LinkRecord(repository.registry, repository.path, digest)])
         await self._library.refresh()
+
+
+def _children(index: Index, wanted: PlatformSet) -> list[Digest]:
+    """The documents below an index of which a client of the wanted platforms will ask for one."""
+    images = [child for child in index.manifests if not is_attestation(child)]
+    if wanted is not ALL:
+        picked = select(wanted, [child.platform for child in images])
+        images = [images[position] for position in picked.values()] or images
+    return [child.digest for child in images]
 
 
 def _label(repository: Repository, target: str) -> str:

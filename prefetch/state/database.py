@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from prefetch.clock import Clock
 from prefetch.errors import StateError
 from prefetch.filelock import FileLock
+from prefetch.state.alternates import AlternateFacts
 from prefetch.state.blobs import Blobs
 from prefetch.state.freezes import Freezes
 from prefetch.state.generation import read_generation
@@ -53,6 +54,7 @@ class State:
         self.manifests = Manifests(self)
         self.blobs = Blobs(self)
         self.links = Links(self)
+        self.alternates = AlternateFacts(self)
         self.freezes = Freezes(self)
         self.runs = Runs(self)
         self.outbox = Outbox(self)

@@ -150,6 +150,21 @@ repository_visibility = Table(
     Column("checked_at", Moment, nullable=False),
 )
 
+# What asking an alternate for a repository's content has come to.
+alternate_facts = Table(
+    "alternate_facts",
+    metadata,
+    Column("registry", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    Column("alternate", Text, primary_key=True),
+    Column("worked_at", Moment),
+    Column("lacked_at", Moment),
+    # In a row, without anything of the repository in between.
+    Column("lacked", Integer, nullable=False),
+    Column("lied_at", Moment),
+    Column("lie", Text),
+)
+
 # One row, bumped with every change of what is served.
 generation = Table(
     "generation",

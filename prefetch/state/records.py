@@ -87,6 +87,25 @@ class LinkRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AlternateRecord:
+    """What asking an alternate for one repository's content has come to.
+
+    `worked_at` is when it last gave some, whole and right; `lacked` how often in a row it had
+    nothing, lastly at `lacked_at`; `lied_at` when it last sent what was not asked for, `lie` what
+    that was, in words.
+    """
+
+    registry: str
+    repository: str
+    alternate: str
+    worked_at: datetime | None = None
+    lacked_at: datetime | None = None
+    lacked: int = 0
+    lied_at: datetime | None = None
+    lie: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run; `outcome` is None while it goes on, or when it was killed.
 

@@ -50,7 +50,7 @@ class Patience:
 
 def price_to_hold(image: PlannedImage) -> int:
     """The pulls to hold before an image's first one is sent, if no other image pays for any."""
-    return to_hold(image.pulls_min, image.pulls_max)
+    return to_hold(image, (image.pulls_min, image.pulls_max))
 
 
 class Admission:
@@ -185,7 +185,7 @@ class Admission:
 
     def _price(self, image: PlannedImage) -> int:
         """What is held for the image if it is admitted now."""
-        return 0 if image.problem is not None else to_hold(*self._sharing.price(image))
+        return 0 if image.problem is not None else to_hold(image, self._sharing.price(image))
 
     def _is_dearer(
         self, image: PlannedImage, group: tuple[int, tuple[int, ...]], price: int

@@ -36,7 +36,8 @@ class CatalogEntry:
     """A reference whose root document is known.
 
     `size` is the bytes of its manifests and blobs for the platforms last asked for, `warm` whether
-    all of them are in the store, `root_size` the bytes of the root document.
+    all of them are in the store, `root_size` the bytes of the root document. `fetched_from` are the
+    registries that its content is known to have come from, where that was asked for.
     """
 
     record: ReferenceRecord
@@ -46,6 +47,7 @@ class CatalogEntry:
     root_size: int
     visibility: Visibility
     last_served_at: datetime | None
+    fetched_from: tuple[str, ...] = ()
 
 
 class Catalog:
@@ -55,8 +57,8 @@ class Catalog:
         self._state = state
         self._store = store
 
-    async def entries(self) -> list[CatalogEntry]:
-        """All references that have content, by name."""
+    async def entries(self, *, provenance: bool = False) -> list[CatalogEntry]:
+        """All references that have content, by name; with `provenance`, where it came from."""
         references = [r for r in await self._state.references.list() if r.digest]
         records = await self._state.manifests.trees({r.digest for r in references if r.digest})
         closures: dict[str, Closure] = {
@@ -67,14 +69,16 @@ class Catalog:
         digests = {digest for closure in closures.values() for digest in closure.digests}
         present = {str(digest) for digest in await self._store.present(map(Digest.parse, digests))}
         visibilities = await self._state.links.visibilities()
-        served = await self._state.blobs.get_many({r.digest for r in references if r.digest})
+        roots = {r.digest for r in references if r.digest}
+        facts = await self._state.blobs.get_many(roots | digests if provenance else roots)
         entries = []
         for record in references:
             closure = closures.get(record.name)
             if closure is None or record.digest is None:
                 continue
             known = visibilities.get((record.registry, record.repository))
-            blob = served.get(record.digest)
+            blob = facts.get(record.digest)
+            came = {facts[each].registry for each in closure.digests if each in facts}
             entries.append(
                 CatalogEntry(
                     record=record,
@@ -85,6 +89,7 @@ class Catalog:
                     root_size=records[record.digest].size,
                     visibility=known[0] if known else "unknown",
                     last_served_at=blob.last_served_at if blob else None,
+                    fetched_from=tuple(sorted(each for each in came if each)),
                 )
             )
         return entries
@@ -106,6 +111,7 @@ def catalog_document(entries: Sequence[CatalogEntry]) -> list[dict[str, object]]
             "warm": entry.warm,
             "size": entry.size,
             "source": entry.record.registry,
+            "fetched_from": list(entry.fetched_from),
             "visibility": entry.visibility,
             "resolved_at": _moment(entry.record.resolved_at),
             "synced_at": _moment(entry.record.synced_at),

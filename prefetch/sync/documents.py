@@ -7,9 +7,9 @@ and the same kernel lock as for blobs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
-from prefetch.errors import InvalidReference, PrefetchError, StoreError
+from prefetch.errors import InvalidReference, NotFound, PrefetchError, StoreError
 from prefetch.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -26,6 +26,7 @@ from prefetch.remote.registry import RegistryClient
 from prefetch.state.ledger import Hold
 from prefetch.state.records import ChildKind, ChildRecord, ManifestRecord
 from prefetch.store.content import ContentStore, Provider
+from prefetch.sync.alternates import Alternates
 from prefetch.sync.transfer import Coalescer
 
 _IMAGE_CONFIGS = frozenset(
@@ -35,6 +36,8 @@ _IMAGE_CONFIGS = frozenset(
     }
 )
 _MAX_CONFIG_SIZE = 8 * 1024 * 1024
+
+Get = Callable[[], Awaitable[Document]]
 
 
 class Documents:
@@ -74,21 +77,51 @@ class Documents:
 
         Raises BudgetExhausted, RegistryError, NetworkError, ContentError or StoreError.
         """
+
+        async def pull() -> Document:
+            digest = str(descriptor.digest)
+            return await client.manifest(repository, digest, hold=hold, on_pull=on_pull)
+
+        return await self._shared(descriptor, pull, str(repository))
+
+    async def from_alternates(
+        self,
+        alternates: Alternates,
+        repository: Repository,
+        descriptor: Descriptor,
+        *,
+        on_pull: Callable[[], None],
+    ) -> tuple[Document, str | None] | None:
+        """The document from an alternate of the repository's registry; None: nobody gave it.
+
+        Also says which registry it came from, None where it was here, or came for somebody else.
+        """
+        source: str | None = None
+
+        async def ask() -> Document:
+            nonlocal source
+            given = await alternates.document(repository, descriptor.digest, on_pull)
+            if given is None:
+                raise NotFound(f"{repository}@{descriptor.digest}: no alternate has it")
+            source = given[1]
+            return given[0]
+
+        if not await alternates.sources(repository):
+            return None
+        try:
+            found = await self._shared(descriptor, ask, f"alternates of {repository}")
+        except NotFound:
+            return None
+        return found, source
+
+    async def _shared(self, descriptor: Descriptor, get: Get, source: str) -> Document:
+        """The document, got once for all who want it from that source."""
         document, _ = await self._coalescer.run(
-            str(descriptor.digest),
-            lambda: self._fetch(client, repository, descriptor, hold, on_pull),
-            source=str(repository),
+            str(descriptor.digest), lambda: self._fetch(descriptor, get), source=source
         )
         return document
 
-    async def _fetch(
-        self,
-        client: RegistryClient,
-        repository: Repository,
-        descriptor: Descriptor,
-        hold: Hold | None,
-        on_pull: Callable[[], None],
-    ) -> Document:
+    async def _fetch(self, descriptor: Descriptor, get: Get) -> Document:
         digest = descriptor.digest
         if descriptor.data is not None:
             await self._store.put(digest, descriptor.data)
@@ -99,9 +132,9 @@ class Documents:
             except StoreError:
                 # Damaged on the disk: what is served must be what was named, so pull it anew.
                 await self._store.delete(digest)
-                return await self._fetch(client, repository, descriptor, hold, on_pull)
+                return await self._fetch(descriptor, get)
         try:
-            document = await client.manifest(repository, str(digest), hold=hold, on_pull=on_pull)
+            document = await get()
             await writer.restart()
             await writer.write(document.raw)
             await writer.commit()

@@ -49,6 +49,8 @@ class Run:
             wanted.registry,
             Outcome.DEFERRED,
             pulls=spent.pulls,
+            pulls_alternates=spent.pulls_alternates,
+            fetched_from=spent.sources,
             bytes_fetched=spent.bytes_fetched,
             problem=Problem("INTERRUPTED", "the run was interrupted before this image was whole"),
         )
@@ -212,6 +214,8 @@ class Engine:
             platforms=closure.platforms,
             platforms_missing=closure.missing,
             pulls=spent.pulls,
+            pulls_alternates=spent.pulls_alternates,
+            fetched_from=spent.sources,
             bytes_fetched=spent.bytes_fetched,
             bytes_reused=_reused(closure, spent) if problem is None else 0,
             visibility=self._visibilities.of(image.wanted.reference.repository),

@@ -16,6 +16,7 @@ from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
 from prefetch.state.records import BlobRecord, LinkRecord, ManifestRecord
 from prefetch.store.content import ContentStore
+from prefetch.sync.alternates import Alternates
 from prefetch.sync.closure import Closure
 from prefetch.sync.documents import Documents, platform_of_image, record_of
 from prefetch.sync.sharing import Payer, Sharing
@@ -36,6 +37,7 @@ class Fetcher:
         store: ContentStore,
         documents: Documents,
         transfer: Transfer,
+        alternates: Alternates,
         clock: Clock,
     ) -> None:
         self.state = state
@@ -43,6 +45,7 @@ class Fetcher:
         self.store = store
         self.documents = documents
         self.transfer = transfer
+        self.alternates = alternates
         self.clock = clock
 
     async def fetch(
@@ -129,10 +132,11 @@ class _Job:
             )
             await self.tools.store.put(document.digest, document.raw)
             image.digest = str(document.digest)
+            self.spent.fetched[image.digest] = repository.registry
         else:
             size = image.size if image.size is not None else -1
             top = Descriptor(image.media_type or "", Digest.parse(image.digest), size)
-            document = await self._document(top)
+            (document,) = await self._fetched([top])
         image.media_type, image.size = document.media_type, len(document.raw)
         self.documents[str(document.digest)] = document
         return document
@@ -145,8 +149,7 @@ class _Job:
                 return closure
             self.sharing.reveal(str(root.digest), self._records(root))
             children = self._descriptors(child.digest for child in closure.unknown)
-            await self._cover(children)
-            found = await gather_all(self._document(child) for child in children)
+            found = await self._fetched(children)
             self.documents |= {str(document.digest): document for document in found}
 
     def _closure(self, root: Document) -> Closure:
@@ -167,6 +170,29 @@ class _Job:
         }
         return [known[digest] for digest in digests]
 
+    async def _fetched(self, descriptors: list[Descriptor]) -> list[Document]:
+        """Documents, from alternates as far as they have them, the others by pulls."""
+        given = await gather_all(self._given(each) for each in descriptors)
+        rest = [each for each, document in zip(descriptors, given, strict=True) if document is None]
+        await self._cover(rest)
+        pulled = await gather_all(self._document(each) for each in rest)
+        return [document for document in given if document is not None] + pulled
+
+    async def _given(self, descriptor: Descriptor) -> Document | None:
+        """A document from an alternate; None where it has to be pulled."""
+        found = await self.tools.documents.from_alternates(
+            self.tools.alternates,
+            self.image.wanted.reference.repository,
+            descriptor,
+            on_pull=self._pulled_elsewhere,
+        )
+        if found is None:
+            return None
+        document, source = found
+        if source is not None:
+            self.spent.fetched[str(descriptor.digest)] = source
+        return document
+
     async def _cover(self, children: list[Descriptor]) -> None:
         """Make the hold as large as what these documents cost, or raise BudgetExhausted."""
         digests = [
@@ -176,20 +202,26 @@ class _Job:
         ]
         lacking = len(digests) - len(await self.tools.store.present(digests))
         hold = self.grant.hold
-        if hold is None or not self.grant.whole:
+        if not lacking or not self.grant.whole:
             return
+        if hold is None:
+            if self.image.pulls_expected is None:
+                return
+            # Nothing was held, since alternates were to give it all: priced anew, it queues again.
+            raise await self._too_dear(lacking)
         more = self.spent.pulls + lacking - self.covered
         if more <= 0:
             return
         if not await self.tools.ledger.grow(hold, more):
-            retry_at = await self.tools.ledger.forecast(
-                self.client.meter, self.client.policy, lacking
-            )
-            raise BudgetExhausted(
-                f"{self.image.wanted.name} needs {lacking} more pulls than are left",
-                retry_at=retry_at,
-            )
+            raise await self._too_dear(lacking)
         self.covered += more
+
+    async def _too_dear(self, lacking: int) -> BudgetExhausted:
+        retry_at = await self.tools.ledger.forecast(self.client.meter, self.client.policy, lacking)
+        return BudgetExhausted(
+            f"{self.image.wanted.name} needs {lacking} more pulls than are held for it",
+            retry_at=retry_at,
+        )
 
     async def _document(self, descriptor: Descriptor) -> Document:
         repository = self.image.wanted.reference.repository
@@ -218,7 +250,7 @@ class _Job:
             hold = self.grant.hold  # it has not been admitted yet, and will find the document here
 
         def pulled() -> None:
-            payer.spent.count(digest)
+            payer.spent.count(digest, payer.client.settings.name)
             if hold is self.grant.hold:
                 self.covered -= 1
 
@@ -232,7 +264,10 @@ class _Job:
         return document
 
     def _pulled(self, digest: str | None = None) -> None:
-        self.spent.count(digest)
+        self.spent.count(digest, self.client.settings.name)
+
+    def _pulled_elsewhere(self) -> None:
+        self.spent.pulls_alternates += 1
 
     async def _identify(self, root: Manifest) -> Closure:
         """A lone manifest's platform stands in its config, a blob; fetch that before the layers."""
@@ -249,9 +284,9 @@ class _Job:
         fetched = await self.tools.transfer.blob(
             self.client, self.image.wanted.reference.repository, descriptor
         )
-        if fetched:
-            self.spent.bytes_fetched += fetched
-            self.spent.fetched.add(str(descriptor.digest))
+        if fetched.registry is not None:
+            self.spent.bytes_fetched += fetched.size
+            self.spent.fetched[str(descriptor.digest)] = fetched.registry
 
     async def _record(self, closure: Closure) -> None:
         """Write down documents, blobs and links: one transaction each, none spans an await."""
@@ -262,12 +297,16 @@ class _Job:
             for digest, document in self.documents.items()
         )
         repository = self.image.wanted.reference.repository
+        fetched = self.spent.fetched
+        sizes = {digest: len(document.raw) for digest, document in self.documents.items()}
+        sizes |= {blob.digest: blob.size for blob in closure.blobs}
         await state.blobs.save_many(
-            BlobRecord(blob.digest, blob.size, repository.registry, now)
-            for blob in closure.blobs
-            if blob.digest in self.spent.fetched
+            BlobRecord(digest, size, fetched[digest], now)
+            for digest, size in sizes.items()
+            if digest in fetched
         )
-        await self.tools.link(self.client, repository, closure, self.spent.fetched, self.borrowed)
+        own = {digest for digest, registry in fetched.items() if registry == repository.registry}
+        await self.tools.link(self.client, repository, closure, own, self.borrowed)
 
 
 async def _has(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -13,10 +14,14 @@ from prefetch.remote.upstreams import Upstreams
 from prefetch.state.database import State
 from prefetch.state.records import ManifestRecord
 from prefetch.store.content import ContentStore
+from prefetch.sync.alternates import Alternates, Offers
 from prefetch.sync.closure import Closure
 from prefetch.sync.documents import Documents
 from prefetch.sync.resolver import Resolver
 from prefetch.sync.wanted import Action, PlannedImage, Wanted
+
+# More than an alternate's request slots, so that none of them lies idle.
+_ASKED_AT_ONCE = 16
 
 
 class Planner:
@@ -30,12 +35,14 @@ class Planner:
         documents: Documents,
         upstreams: Upstreams,
         resolver: Resolver,
+        alternates: Alternates,
     ) -> None:
         self._state = state
         self._store = store
         self._documents = documents
         self._upstreams = upstreams
         self._resolver = resolver
+        self._alternates = alternates
 
     async def plan(self, wanted: Sequence[Wanted]) -> list[PlannedImage]:
         """A planned image for each of `wanted`, in the same order.
@@ -84,6 +91,12 @@ class Planner:
             elif image.closure is not None:
                 embedded = await self._embedded(image.closure, present)
                 _price_known(image, image.closure, present, embedded)
+        turn = asyncio.Semaphore(_ASKED_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for image in images:
+                image.pulls_expected = None
+                if _is_vouched_for(image) and self._alternates.of(image.wanted.registry):
+                    group.create_task(self._expect(image, sorted(image.lacks), turn))
 
     async def _present(self, images: Iterable[PlannedImage]) -> set[str]:
         """What the store has of all that the images need, as far as that is known."""
@@ -102,6 +115,25 @@ class Planner:
                 document = await self._documents.stored(Digest.parse(digest))
                 found |= {str(d.digest) for d in document.descriptors() if d.data is not None}
         return found
+
+    async def _expect(
+        self, image: PlannedImage, lacking: Sequence[str], turn: asyncio.Semaphore
+    ) -> None:
+        """Find out whether alternates may be asked for the image, and what they have of it.
+
+        That is taken off the expected price and its lower bound; the upper one stands, since they
+        may fail.
+        """
+        repository = image.wanted.reference.repository
+        async with turn:
+            client = await self._upstreams.client_for(repository)
+            await self._alternates.introduce(client, repository, Digest.parse(image.digest or ""))
+            offers = await self._alternates.offers(repository, lacking) if lacking else Offers()
+        if offers.digests:
+            image.pulls_expected = max(0, image.pulls_min - len(offers.digests))
+            image.pulls_min = image.pulls_expected
+        if offers.unsure:
+            image.pulls_min = max(0, image.pulls_min - len(lacking))
 
     def _is_fixed(self, image: PlannedImage) -> bool:
         """Whether the reference cannot change: a digest, or a tag said to be immutable."""
@@ -143,6 +175,16 @@ def _price_unknown(image: PlannedImage, present: set[str]) -> None:
     if image.media_type is None or image.media_type in INDEX_TYPES:
         platforms = image.wanted.platforms
         image.pulls_max = None if platforms is ALL else image.pulls_min + len(platforms)
+
+
+def _is_vouched_for(image: PlannedImage) -> bool:
+    """Whether something lacks of what the registry has lately shown by a HEAD.
+
+    One that knows no HEAD has shown nothing, even where the digest was known before.
+    """
+    shown = image.media_type is not None or image.size is not None
+    vouched = shown and image.digest is not None and image.checked_at is not None
+    return vouched and image.problem is None and not image.needs_nothing
 
 
 def _price_known(

@@ -24,8 +24,12 @@ Bounds: TypeAlias = tuple[int, int | None]
 """The least and the most pulls; None: nothing bounds them."""
 
 
-def to_hold(least: int, most: int | None) -> int:
-    """The pulls to hold for an image of this price before its first one is sent."""
+def to_hold(image: PlannedImage, price: Bounds) -> int:
+    """The pulls to hold for an image of this price before its first one is sent: none for what
+    alternates will give."""
+    if image.pulls_expected is not None:
+        return image.pulls_expected
+    least, most = price
     return max(least, _TYPICAL_INDEX) if most is None else most
 
 
@@ -86,7 +90,7 @@ class Rehearsal:
         for turn in later:
             bounds = prices[turn.image.wanted.name] = sharing.price(turn.image)
             sharing.admit(turn.image, None)
-            found.waiting.append((turn.image, 0 if turn.exempt else to_hold(*bounds)))
+            found.waiting.append((turn.image, 0 if turn.exempt else to_hold(turn.image, bounds)))
         loose = unsure if found.certain else unsure | _shared([turn.image for turn in later], turns)
         for turn in turns:
             _name_price(turn.image, prices[turn.image.wanted.name], sharing, loose)
@@ -96,7 +100,7 @@ class Rehearsal:
         """Whether the image is complete at once; one that is dearer than a window never is."""
         if self.left is None or turn.exempt:
             return True
-        price = to_hold(*bounds)
+        price = to_hold(turn.image, bounds)
         if self.capacity is not None and price > self.capacity:
             # It goes in parts, the first of which is all that there is.
             self.left, self.certain = 0, False

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.errors import SourceError
-from prefetch.events import PullsSpread
+from prefetch.events import AlternateDropped, PullsSpread
 from prefetch.sources.selector import Demand
 from prefetch.state.ledger import Budget
 from prefetch.state.records import RunImageRecord, RunRecord
@@ -39,6 +39,7 @@ class SyncReport:
     interrupted: bool = False
     spread: Sequence[PullsSpread] = ()
     busy: bool = False
+    dropped: Sequence[AlternateDropped] = ()
 
     @classmethod
     def of_nothing(cls, *, busy: bool = False) -> SyncReport:
@@ -71,6 +72,7 @@ class SyncReport:
             "outcome": self.outcome,
             "images": [_result(result) for result in self.results],
             "errors": source_errors(self.errors),
+            "alternates_dropped": [_dropped(event) for event in self.dropped],
             "budgets": [budget_document(budget) for budget in self.budgets],
             "spread": [
                 {
@@ -85,6 +87,7 @@ class SyncReport:
                 "images": len(self.results),
                 **{str(outcome): self.count(outcome) for outcome in Outcome},
                 "pulls": sum(result.pulls for result in self.results),
+                "pulls_alternates": sum(result.pulls_alternates for result in self.results),
                 "requests": self.requests,
                 "bytes_fetched": sum(result.bytes_fetched for result in self.results),
                 "bytes_reused": sum(result.bytes_reused for result in self.results),
@@ -116,6 +119,14 @@ class PlanReport:
         most = None if None in bounds else sum(bound or 0 for bound in bounds)
         return sum(image.pulls_min for image in self.images), most
 
+    def pulls_expected(self) -> int | None:
+        """The upper bound, less what alternates say that they have; None: nothing bounds it."""
+        prices = [
+            image.pulls_max if image.pulls_expected is None else image.pulls_expected
+            for image in self.images
+        ]
+        return None if None in prices else sum(price or 0 for price in prices)
+
     def pulls_available(self) -> int | None:
         """What all meters together can give now; None when one of them reports no limit, or
         none was asked."""
@@ -138,6 +149,7 @@ class PlanReport:
                 "images": len(self.images),
                 "pulls_min": low,
                 "pulls_max": high,
+                "pulls_expected": self.pulls_expected(),
                 "bytes": None if None in sizes else sum(size or 0 for size in sizes),
                 "pulls_available": self.pulls_available(),
                 "finish_at": _due(self.finish_at),
@@ -232,12 +244,22 @@ def _result(result: ImageResult) -> JSON:
         "platforms": list(result.platforms),
         "platforms_missing": list(result.platforms_missing),
         "pulls": result.pulls,
+        "pulls_alternates": result.pulls_alternates,
         "bytes_fetched": result.bytes_fetched,
         "bytes_reused": result.bytes_reused,
         "source": result.registry,
+        "fetched_from": list(result.fetched_from),
         "visibility": result.visibility,
         "retry_at": _due(result.retry_at),
         "error": problem_document(result.problem),
+    }
+
+
+def _dropped(event: AlternateDropped) -> JSON:
+    return {
+        "alternate": event.alternate,
+        "repository": event.repository,
+        "reason": event.reason,
     }
 
 
@@ -264,6 +286,7 @@ def _planned(image: PlannedImage) -> JSON:
         "pulls": image.pulls_min if image.exact else None,
         "pulls_min": image.pulls_min,
         "pulls_max": image.pulls_max,
+        "pulls_expected": image.pulls_max if image.pulls_expected is None else image.pulls_expected,
         "bytes": image.bytes,
         "start_at": _due(image.start_at),
         "error": problem_document(image.problem),

@@ -62,11 +62,12 @@ class Sharing:
     def price(self, image: PlannedImage) -> tuple[int, int | None]:
         """The least and the most that an image pays if it is admitted now."""
         shared = sum(self.is_anothers(digest, image) for digest in image.lacks)
-        least = image.pulls_min - shared
+        # What others pay for, and what alternates have, may be the same.
+        least = max(0, image.pulls_min - shared)
         if image.pulls_max == image.pulls_min:
             return least, least
         if image.closure is None and image.digest is not None:
-            return least, _plus(least, self._left_open(image))
+            return least, _plus(len(image.lacks) - shared, self._left_open(image))
         return least, None if image.pulls_max is None else image.pulls_max - shared
 
     def _left_open(self, image: PlannedImage) -> int | None:

@@ -1,5 +1,8 @@
 """One descriptor copied: coalesced, resumed, verified. The CLI and the server share it.
 
+Alternates are tried first, one attempt each, then the registry itself; each goes on from the last
+byte that any of them has sent.
+
 In this process concurrent wishes for one digest become one task; across processes the ingest's
 kernel lock does the same: whoever comes second waits, and finds the content in the store.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -21,6 +24,8 @@ from prefetch.oci.model import Descriptor
 from prefetch.oci.reference import Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.store.content import ContentStore, Writer
+from prefetch.sync.alternates import Alternates
+from prefetch.sync.conduct import Source
 
 # What a kill may cost of a blob under way is what has arrived and is not yet written.
 _BATCH = 512 * 1024
@@ -28,6 +33,17 @@ _ATTEMPTS_WITHOUT_PROGRESS = 5
 _FIRST_WAIT_SECONDS = 0.2
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes that one call has fetched, and the registry that sent the last of them.
+
+    `registry` is None where the blob was here, or came for somebody else.
+    """
+
+    size: int = 0
+    registry: str | None = None
 
 
 class Coalescer:
@@ -81,12 +97,16 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Attempts:
-    """Counts failures since the last byte that came; progress starts the count anew."""
+    """Counts failures since the last byte that came; progress starts the count anew.
+
+    `resumed`: the last one went on from bytes that were here before.
+    """
 
     offset: int = 0
     failures: int = 0
     corrupt: int = 0
     fetched: int = 0
+    resumed: bool = False
 
     def failed(self, offset: int) -> None:
         self.failures = 1 if offset > self.offset else self.failures + 1
@@ -101,6 +121,10 @@ class _Attempts:
         return self.failures >= _ATTEMPTS_WITHOUT_PROGRESS or self.corrupt > 1
 
 
+def _fetched(attempts: _Attempts, registry: str) -> Fetched:
+    return Fetched(attempts.fetched, registry if attempts.fetched else None)
+
+
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, PrefetchError) and error.retryable
 
@@ -108,16 +132,19 @@ def _is_retryable(error: BaseException) -> bool:
 class Transfer:
     """Copies blobs from registries into the store."""
 
-    def __init__(self, store: ContentStore, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self, store: ContentStore, alternates: Alternates, clock: Clock, emit: Emit
+    ) -> None:
         self._store = store
+        self._alternates = alternates
         self._clock = clock
         self._emit = emit
         self._coalescer = Coalescer()
 
     async def blob(
         self, client: RegistryClient, repository: Repository, descriptor: Descriptor
-    ) -> int:
-        """Have the blob in the store; returns the bytes that this call fetched for it.
+    ) -> Fetched:
+        """Have the blob in the store; says what this call fetched for it.
 
         Raises what the last attempt raised: NetworkError, RegistryError, ContentError, StoreError.
         """
@@ -126,15 +153,19 @@ class Transfer:
             lambda: self._fetch(client, repository, descriptor),
             source=str(repository),
         )
-        return fetched if first else 0
+        return fetched if first else Fetched()
 
     async def _fetch(
         self, client: RegistryClient, repository: Repository, descriptor: Descriptor
-    ) -> int:
+    ) -> Fetched:
         if descriptor.data is not None:
             await self._store.put(descriptor.digest, descriptor.data)
-            return 0
+            return Fetched()
         attempts = _Attempts()
+        for source in await self._alternates.sources(repository):
+            if await self._from_alternate(source, descriptor, attempts):
+                return _fetched(attempts, source.registry)
+        attempts.failures = attempts.corrupt = 0
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_is_retryable),
             stop=attempts.spent,
@@ -144,7 +175,25 @@ class Transfer:
         ):
             with attempt:
                 await self._attempt(client, repository, descriptor, attempts)
-        return attempts.fetched
+        return _fetched(attempts, repository.registry)
+
+    async def _from_alternate(
+        self, source: Source, descriptor: Descriptor, attempts: _Attempts
+    ) -> bool:
+        """Whether the blob is whole now."""
+        # Where its `urls` lead is for the registry itself to be asked about.
+        wanted = replace(descriptor, urls=())
+
+        async def receive() -> None:
+            try:
+                await self._attempt(source.client, source.there, wanted, attempts)
+            except DigestMismatch:
+                if not attempts.resumed:
+                    raise
+                # Whoever sent the first part may have lied; nobody is blamed for another's bytes.
+                await self._attempt(source.client, source.there, wanted, attempts)
+
+        return await self._alternates.blob(source, descriptor.digest, receive)
 
     async def _attempt(
         self,
@@ -158,6 +207,7 @@ class Transfer:
             return
         digest, start = str(descriptor.digest), writer.status.offset
         attempts.offset = max(attempts.offset, start)
+        attempts.resumed = start > 0
         self._emit(BlobStarted(digest, descriptor.size, start))
         done = False
         try:

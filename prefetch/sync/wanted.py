@@ -98,10 +98,11 @@ class PlannedImage:
     """An image with its price.
 
     `pulls_min` and `pulls_max` bound the pulls (`pulls_max` None: no bound); `lacks` are the
-    documents that they are for, as far as they are known. `bytes` is what will be fetched, None
-    while some manifest is not known. `closure` is None before the root document is known, and
-    `whole` tells whether the store has all of it.
-    `checked_at` (monotonic seconds) is when the registry was asked last.
+    documents that they are for, as far as they are known. `pulls_expected` is the price if the
+    alternates give what they say that they have; None where none has anything. `bytes` is what will
+    be fetched, None while some manifest is not known. `closure` is None before the root document is
+    known, and `whole` tells whether the store has all of it. `checked_at` (monotonic seconds) is
+    when the registry was asked last.
     """
 
     wanted: Wanted
@@ -114,6 +115,7 @@ class PlannedImage:
     pulls_min: int = 0
     pulls_max: int | None = 0
     lacks: frozenset[str] = frozenset()
+    pulls_expected: int | None = None
     bytes: int | None = 0
     bytes_present: int = 0
     whole: bool = False
@@ -164,7 +166,7 @@ class PlannedImage:
             action = Action.MISSING
         self.action = action
         self.problem = Problem.of(error)
-        self.pulls_min, self.pulls_max, self.bytes = 0, 0, None
+        self.pulls_min, self.pulls_max, self.pulls_expected, self.bytes = 0, 0, None, None
         self.lacks = frozenset()
 
 
@@ -180,7 +182,11 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class ImageResult:
-    """One image's line of the report."""
+    """One image's line of the report.
+
+    `pulls` were sent to its registry, `pulls_alternates` to alternates; `fetched_from` are the
+    registries that content really came from in this run.
+    """
 
     reference: str
     registry: str
@@ -189,6 +195,8 @@ class ImageResult:
     platforms: tuple[str, ...] = ()
     platforms_missing: tuple[str, ...] = ()
     pulls: int = 0
+    pulls_alternates: int = 0
+    fetched_from: tuple[str, ...] = ()
     bytes_fetched: int = 0
     bytes_reused: int = 0
     visibility: str = "unknown"
@@ -210,14 +218,24 @@ class Grant:
 
 @dataclass(slots=True)
 class Spent:
-    """What fetching one image has cost so far."""
+    """What fetching one image has cost so far.
+
+    `pulls` were sent to its registry, `pulls_alternates` to alternates; `fetched` has each digest
+    that came, and the registry that it came from.
+    """
 
     pulls: int = 0
+    pulls_alternates: int = 0
     bytes_fetched: int = 0
-    fetched: set[str] = field(default_factory=set)
+    fetched: dict[str, str] = field(default_factory=dict)
 
-    def count(self, digest: str | None) -> None:
+    def count(self, digest: str | None, registry: str) -> None:
         """One pull of a document, whose digest is not known where a tag was pulled."""
         self.pulls += 1
         if digest is not None:
-            self.fetched.add(digest)
+            self.fetched[digest] = registry
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The registries that content came from."""
+        return tuple(sorted(set(self.fetched.values())))

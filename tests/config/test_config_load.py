@@ -25,7 +25,7 @@ from prefetch.oci.platform import ALL, Platform
 from prefetch.oci.registries import DEFAULT_REGISTRIES
 from prefetch.ratelimit.budget import Reserve
 from prefetch.ratelimit.pace import Pace
-from prefetch.remote.settings import RegistrySettings
+from prefetch.remote.settings import Alternate, RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 
 WHOLE = r"""
@@ -43,7 +43,10 @@ registries:
     pace: smooth
     requests_per_second: 20
     max_concurrency: 4
-    alternates: [public.ecr.aws/docker, mirror.gcr.io]
+    alternates:
+      - public.ecr.aws/docker
+      - mirror.gcr.io
+      - {registry: localhost:5000/hub, private: true}
     immutable_tags: ['v\d+\.\d+\.\d+']
 sources:
   - images.txt
@@ -98,7 +101,11 @@ def test_the_whole_contract(tmp_path: Path) -> None:
     assert hub.limit == (100, 21600.0)
     assert hub.pace is Pace.SMOOTH
     assert (hub.requests_per_second, hub.max_concurrency) == (20, 4)
-    assert hub.alternates == ("public.ecr.aws/docker", "mirror.gcr.io")
+    assert hub.alternates == (
+        Alternate("public.ecr.aws", "docker"),
+        Alternate("mirror.gcr.io"),
+        Alternate("localhost:5000", "hub", private=True),
+    )
     assert [pattern.pattern for pattern in hub.immutable_tags] == [r"v\d+\.\d+\.\d+"]
     assert built.accounts == {"docker.io": Account("alice", password_env="HUB_TOKEN")}
     assert built.sources == (tmp_path / "images.txt", ClusterSource())
@@ -165,6 +172,15 @@ def test_which_registries_are_served(tmp_path: Path) -> None:
     assert opened.named("localhost:5000")
     assert opened.named("docker.io")
     assert not opened.named("*")
+    aside = load_text(
+        tmp_path,
+        "registries: {'*': {alternates: [a.corp/x]}, quay.io: {alternates: [b.corp, ghcr.io]}}",
+    )
+    assert aside.serves("other.corp")
+    # Whom we may ask on our own account is nobody's registry.
+    assert not aside.serves("a.corp")
+    assert not aside.serves("b.corp")
+    assert aside.serves("ghcr.io")
 
 
 def test_relative_paths_start_from_the_file(tmp_path: Path) -> None:
@@ -253,6 +269,10 @@ def test_all_platforms(tmp_path: Path) -> None:
         ("registries: {a.io: {max_concurrency: '8'}}", "max_concurrency: expected"),
         ("registries: {a.io: {alternates: ['a b']}}", "alternates.0: expected a registry, or a"),
         ("registries: {a.io: {alternates: [https://a]}}", "alternates.0: expected a registry, or"),
+        ("registries: {a.io: {alternates: [b.io, a.io/x]}}", "a.io.alternates.1: a registry is no"),
+        ("registries: {a.io: {alternates: [{private: true}]}}", "alternates.0.registry: a value"),
+        ("registries: {a.io: {alternates: [{registry: b.c, x: 1}]}}", "alternates.0.x: unknown"),
+        ("registries: {a.io: {alternates: [[b.io]]}}", "alternates.0: expected a registry, got a"),
         ("registries: {a.io: {immutable_tags: ['(']}}", "immutable_tags.0: expected a regular"),
         ("sources: images.txt", ": sources: expected a list, got 'images.txt'"),
         ("sources: [{clutser: {}}]", ": sources.0.clutser: unknown key (did you mean cluster?)"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
-from remote_support import Connect, Serve, layer_of, put_image
+from remote_support import IMPATIENT, Connect, Serve, layer_of, put_image
 
 from prefetch.errors import (
     ForbiddenAddress,
@@ -441,3 +442,18 @@ async def test_every_kind_of_redirect_is_followed_as_it_is_written(
     descriptor = Descriptor("text/plain", Digest.of(expected), len(expected))
     repository = Repository(client.settings.name, "team/app")
     assert await fetch(client, repository, descriptor) == (0, expected)
+
+
+async def test_what_is_only_wanted_if_cached_says_so_to_the_registry_alone(
+    upstream: UpstreamFactory, connect: Connect
+) -> None:
+    registry = await upstream(cdn=True)
+    repository, made = put_image(registry)
+    asking = replace(IMPATIENT, only_if_cached=True)
+    client = (await connect(registry.url, transport=asking)).client
+    await client.resolve(repository, "latest")
+    await fetch(client, repository, layer_of(made))
+    told = {request.kind: request.cache_control for request in registry.log}
+    asked = "only-if-cached"
+    told.pop("ping")
+    assert told == {"manifest": asked, "token": None, "blob": asked, "cdn": None}

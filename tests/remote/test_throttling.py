@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from aiohttp import web
-from remote_support import Connect, Serve, layer_of, put_image
+from remote_support import IMPATIENT, Connect, Serve, layer_of, put_image
 
 from prefetch.errors import ServerFault, Throttled
 from prefetch.events import Slowed, ThrottleEvent
@@ -187,3 +188,23 @@ async def test_5xx_honours_retry_after_within_bounds(
         await connected.client.tags(Repository(connected.client.settings.name, "team/app"))
     assert 4 * least <= clock.monotonic() - began <= 4 * least + 1
     assert not connected.events
+
+
+async def test_who_does_not_wait_is_told_until_when(
+    upstream: UpstreamFactory, connect: Connect, clock: ManualClock
+) -> None:
+    registry = await upstream(clock=clock)
+    repository, _ = put_image(registry)
+    registry.faults.add("throttle", kind="manifest", seconds=60.0)
+    impatient = replace(IMPATIENT, throttle_attempts=1, waits_out_throttling=False)
+    connected = await connect(registry.url, clock=clock, transport=impatient)
+    began = clock.monotonic()
+    with pytest.raises(Throttled, match="answered 429"):
+        await connected.client.resolve(repository, "latest")
+    asked = len(registry.log)
+    with pytest.raises(Throttled, match="throttles until"):
+        await connected.client.resolve(repository, "latest")
+    assert len(registry.log) == asked
+    assert clock.monotonic() == began
+    clock.advance(61)
+    assert (await connected.client.resolve(repository, "latest")).digest is not None
