@@ -127,6 +127,15 @@ class WaitStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadlineMissed:
+    """These references will not be warm by then; `reason` says why, in a few words."""
+
+    by: datetime
+    images: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run ended: `complete`, `deferred`, `failed` or `interrupted`."""
 
@@ -148,6 +157,7 @@ Event = (
     | ThrottleEvent
     | BudgetChanged
     | WaitStarted
+    | DeadlineMissed
     | RunFinished
 )
 Emit = Callable[[Event], None]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from prefetch.app.signals import Interruption, run
 from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
 from prefetch.oci.platform import PlatformSet
+from prefetch.remote.registry import RegistryClient
 from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
 from prefetch.sync.admission import Admission, Patience, price_to_hold
@@ -60,6 +62,10 @@ def parts_of(runtime: Runtime) -> Parts:
     )
 
 
+Review = Callable[[Runtime, Parts, Run], Awaitable[Sequence[PlannedImage]]]
+Look = Callable[[Runtime, Parts, Sequence[PlannedImage]], Awaitable[None]]
+
+
 def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
     """Sync; returns the report and the signal that ended the run early, if one did."""
     return run(lambda interruption: _sync(request, emit, interruption))
@@ -87,12 +93,18 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that has begun: its id, what the sources name, for which platforms where they do not
-    say, and whether it waits for budget."""
+    say, and whether it waits for budget.
+
+    `review` makes the plan, before the first pull, and answers what is to be carried out of it.
+    `until` (monotonic seconds) ends the run in order; what was fetched stays.
+    """
 
     run_id: str
     parsed: Parsed
     platforms: PlatformSet
     patience: Patience
+    review: Review | None = None
+    until: float | None = None
 
 
 async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> SyncReport:
@@ -112,7 +124,10 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         emit(RunStarted(job.run_id, len(work.wanted)))
         parts = parts_of(runtime)
         await parts.visibilities.load()
-        await engine_of(runtime, parts).run(work, job.patience)
+        images = None if job.review is None else await job.review(runtime, parts, work)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(job.until):
+                await engine_of(runtime, parts).run(work, job.patience, images)
     except asyncio.CancelledError:
         if not interrupted():
             raise
@@ -155,6 +170,18 @@ def engine_of(runtime: Runtime, parts: Parts) -> Engine:
     )
 
 
+def admission_of(runtime: Runtime, parts: Parts, client: RegistryClient) -> Admission:
+    """What knows in which order a registry's images go."""
+    return Admission(
+        client=client,
+        ledger=runtime.ledger,
+        planner=parts.planner,
+        clock=runtime.clock,
+        emit=runtime.emit,
+        patience=Patience(),
+    )
+
+
 def warn_of_private(settings: Settings, private: int, emit: Emit) -> None:
     """Say when nodes would need credentials that `serve` is not set up to ask for."""
     if private and settings.path is not None and not settings.serve.admits_to_private:
@@ -191,13 +218,13 @@ async def _budgets(runtime: Runtime) -> list[Budget]:
     return [await runtime.ledger.budget(client.meter, client.policy) for client in clients]
 
 
-def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
-    """Resolve and price everything; only free requests are sent."""
-    report, _ = run(lambda _: _plan(request, emit))
+def run_plan(request: SourceRequest, emit: Emit, look: Look | None = None) -> PlanReport:
+    """Resolve and price everything; only free requests are sent. `look` is shown the result."""
+    report, _ = run(lambda _: _plan(request, emit, look))
     return report
 
 
-async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
+async def _plan(request: SourceRequest, emit: Emit, look: Look | None) -> PlanReport:
     settings, platforms, parsed = await read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
         selection = await select(parsed, runtime, platforms)
@@ -205,19 +232,14 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
         images = await parts.planner.plan(selection.wanted)
         todo = [image for image in images if image.problem is None and not image.needs_nothing]
         for client, some in (await parts.resolver.by_client(todo)).items():
-            admission = Admission(
-                client=client,
-                ledger=runtime.ledger,
-                planner=parts.planner,
-                clock=runtime.clock,
-                emit=emit,
-                patience=Patience(),
-            )
+            admission = admission_of(runtime, parts, client)
             queue = admission.ordered(some)
             _schedule(queue, await admission.timetable(queue), runtime.clock.now())
         for image in images:
             if image.needs_nothing:
                 image.action = Action.NONE
+        if look is not None:
+            await look(runtime, parts, images)
         starts = [image.start_at for image in images if image.start_at is not None]
         never = any(image.action is Action.DEFER and image.start_at is None for image in images)
         return PlanReport(
@@ -225,6 +247,10 @@ async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
             errors=selection.errors,
             budgets=await _budgets(runtime),
             finish_at=None if never else max(starts, default=runtime.clock.now()),
+            outlooks={
+                client.meter: await runtime.ledger.outlook(client.meter, client.policy)
+                for client in runtime.upstreams.opened()
+            },
         )
 
 

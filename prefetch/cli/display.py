@@ -14,12 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prefetch.cli.text import local, plural, short_digest, size
+from prefetch.cli.text import local, missed, plural, short_digest, size
 from prefetch.events import (
     BlobFinished,
     BlobProgress,
     BlobStarted,
     BudgetChanged,
+    DeadlineMissed,
     Event,
     ImageFinished,
     PlanReady,
@@ -100,6 +101,8 @@ class Display:
                 self._budget(event)
             case Remark(text):
                 self._console.print(text, highlight=False, markup=False)
+            case DeadlineMissed():
+                self._console.print(missed(event), highlight=False, markup=False)
             case _:
                 self._image(event)
 

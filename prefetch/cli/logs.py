@@ -13,6 +13,7 @@ from prefetch.clock import rfc3339
 from prefetch.events import (
     BlobProgress,
     BlobStarted,
+    DeadlineMissed,
     Event,
     ReferenceResolved,
     Remark,
@@ -20,7 +21,7 @@ from prefetch.events import (
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Remark)
+_WARNING = (ThrottleEvent, Remark, DeadlineMissed)
 
 
 class EventLog:

@@ -10,10 +10,11 @@ from datetime import timedelta
 import click
 
 from prefetch.cli.options import Globals
-from prefetch.cli.text import local, plural, size
+from prefetch.cli.text import local, missed, plural, size
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
+    DeadlineMissed,
     Emit,
     Event,
     ImageFinished,
@@ -73,6 +74,8 @@ class PlainLines:
                 self._bytes += fetched
             case Remark(text):
                 click.echo(text, err=True)
+            case DeadlineMissed():
+                click.echo(missed(event), err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
             case WaitStarted():

@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefetch.events import DeadlineMissed
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
@@ -33,10 +37,21 @@ def local(moment: datetime | None) -> str:
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def missed(event: DeadlineMissed) -> str:
+    """A deadline that will not be met, in one line."""
+    images = plural(len(event.images), "image")
+    return f"{images} will not be warm by {local(event.by)}: {event.reason}"
+
+
 def short_digest(digest: str | None) -> str:
     """`sha256:0123456789ab`, enough to tell images apart."""
     algorithm, _, value = (digest or "").partition(":")
     return f"{algorithm}:{value[:12]}" if value else "-"
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, 80 without one."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
@@ -44,7 +59,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | 
 
     Numbers (cells of a column whose header ends in a space) are aligned to the right.
     """
-    width = width or shutil.get_terminal_size((80, 24)).columns
+    width = width or terminal_width()
     cells = [list(map(str.strip, header)), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     spare = width - sum(widths[1:]) - 2 * (len(widths) - 1)

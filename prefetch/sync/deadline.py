@@ -16,9 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve, check_interval
+from prefetch.ratelimit.budget import (
+    DEFAULT_RESERVE,
+    Fall,
+    Reserve,
+    check_interval,
+)
 from prefetch.ratelimit.learning import MeterModel, Refill
 from prefetch.ratelimit.supply import Outlook, Stock, Supply, Terms, View, draw
+from prefetch.state.records import Pace
 
 # A manifest's GET, and the HEAD before it near the reserve, take some time; several go at once.
 _SECONDS_A_PULL = 0.05
@@ -58,22 +64,13 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What past runs tell of transfers: the best `rate` in bytes a second, and the bytes of an
-    image, for those whose size is not known. None: no run has told."""
-
-    rate: float | None = None
-    image: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
     """What is to be judged: all that is lacking, by when."""
 
     now: float
     by: float
     queues: tuple[Queue, ...]
-    pace: Pace = Pace()
+    pace: Pace = Pace()  # noqa: RUF009 - frozen
 
     @property
     def claims(self) -> Iterator[Claim]:
@@ -201,7 +198,31 @@ def _later(stock: Stock, model: MeterModel, idle: int) -> Supply | None:
     spared = replace(stock, reserve=stock.reserve + idle, available=max(0, stock.available - idle))
     if spared.capacity <= 0:
         return None
+    if model.refill is Refill.AT_ONCE:
+        return draw(_opened_late(spared), Terms.of(model, View.CAUTIOUS))
+    if model.burn_high > 0:
+        return _window_by_window(spared, model)
     return draw(spared, Terms.of(model, View.CAUTIOUS))
+
+
+def _opened_late(stock: Stock) -> Stock:
+    """Between two looks a window may have ended and another begun: of usage that seems old, only
+    the latest is sure to be of this one."""
+    if not stock.falls:
+        return stock
+    seen_at = max(fall.seen_at for fall in stock.falls)
+    return replace(stock, falls=(Fall(seen_at, sum(fall.pulls for fall in stock.falls)),))
+
+
+def _window_by_window(stock: Stock, model: MeterModel) -> Supply:
+    """What a rolling window that others pull from gives for sure: in each whole window, what is
+    above the most that they take. How old the usage of now is cannot be told, since theirs hides
+    what comes back.
+    """
+    window, cost = model.window.value, model.get_cost.value
+    each = max(0.0, stock.capacity - model.burn_high) / cost
+    moments = (stock.now, stock.now + window)
+    return Supply(moments, (stock.available / cost, stock.available / cost + each), each, window)
 
 
 def _transferred(
