@@ -67,7 +67,8 @@ def _words(deadline: Deadline, change: Change) -> str:
     value = change.value
     match change.remedy, value:
         case Remedy.LATER, int() | float():
-            return f"later: --by '{_moment(deadline, value)}'"
+            later = moment_of(value).astimezone(deadline.by.tzinfo)
+            return f"later: --by {later.isoformat(timespec='seconds')}"
         case Remedy.START, int() | float():
             return f"an earlier start: at {_moment(deadline, value)}, with a full meter"
         case Remedy.ACCOUNT, _:

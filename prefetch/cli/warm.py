@@ -114,10 +114,13 @@ def _dry(common: Globals, request: WarmRequest, output: str) -> int:
 
 def print_verdict(deadline: Deadline, *, err: bool = False) -> None:
     """What can be said of a deadline, as lines."""
+    from prefetch.cli.text import terminal_width
     from prefetch.cli.verdict import verdict_lines
 
     for line in verdict_lines(deadline):
-        click.echo(line, err=err)
+        indent = " " * (len(line) - len(line.lstrip()))
+        text = click.wrap_text(line.strip(), terminal_width(), indent, f"{indent}  ")
+        click.echo(text, err=err)
 
 
 def _ending(deadline: Deadline) -> str:

@@ -50,7 +50,7 @@ def forecast_words(outlook: Outlook | None) -> str | None:
         (
             f"{stock.limit} pulls in {_length(model.window.value)}"
             f"{_sure(model.window.confidence)}, {_REFILLS[model.refill]}"
-            f"{_sure(model.refill_confidence)}",
+            f"{_sure(model.refill_confidence) if model.refill is not Refill.UNKNOWN else ''}",
             f"a GET costs {model.get_cost.value:g}{_sure(model.get_cost.confidence)}",
             f"others spend {model.burn.value:.0f} in a window{_sure(model.burn.confidence)}",
         )

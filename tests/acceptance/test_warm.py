@@ -193,7 +193,7 @@ async def test_a_dry_run_spends_nothing_and_says_whether_it_could(site: Any) -> 
     text = await here.cli(*here.words("in 2s", "--dry-run"), "-o", "text")
     assert text.code == 1
     assert "may be late" in text.stdout or "probably not" in text.stdout
-    assert "--by '" in text.stdout
+    assert "later: --by 20" in text.stdout
     quiet = await here.cli(*here.words("in 60s", "--dry-run"), "-o", "text", "-q")
     assert quiet.code == 0
     assert "promised" not in quiet.stdout
@@ -289,3 +289,34 @@ async def test_the_zone_is_shown_back(site: Any) -> None:
     document = (await here.cli(*words, "-o", "json")).json
     assert document["deadline"]["timezone"] == "Asia/Kathmandu"
     assert document["deadline"]["by_local"].endswith("T23:59:00+05:45")
+
+
+async def test_plan_and_budget_tell_what_their_forecast_rests_on(site: Any) -> None:
+    here = await site(9, settings=limited(window=3600))
+    planned = await here.cli(
+        *("plan", here.listed, *BOTH, "--reserve", str(RESERVE), "--horizon", "7d", "-o", "json")
+    )
+    assert planned.code == 0, planned.stderr
+    slots = planned.json["timetable"]
+    assert [(slot["images"], slot["pulls"]) for slot in slots] == [(4, 12), (4, 12), (1, 3)]
+    assert (slots[-1]["images_so_far"], slots[-1]["pulls_so_far"]) == (9, 27)
+    assert {slot["registry"] for slot in slots} == {here.upstream.address}
+    starts = [image["start_at"] for image in planned.json["images"]]
+    assert {slot["at"] for slot in slots} == set(starts)
+    (budget,) = planned.json["budgets"]
+    assert (budget["forecast"]["window_seconds"], budget["forecast"]["full_at"]) == (3600, None)
+    assert budget["forecast"]["refill"] == "unknown"
+
+    text = await here.cli("plan", here.listed, *BOTH, "--horizon", "7d")
+    assert text.code == 0, text.stderr
+    assert "█" in text.stdout
+    plain = await here.cli("plan", here.listed, *BOTH, "--horizon", "7d", env={"NO_COLOR": "1"})
+    assert plain.stdout.isascii()
+    assert "####" in plain.stdout
+    (read,) = (await here.cli("budget", here.upstream.address, "-o", "json")).json
+    assert read["forecast"].keys() == budget["forecast"].keys()
+    shown = await here.cli("budget", here.upstream.address)
+    assert f"{LIMIT} pulls in 1 h" in shown.stdout
+    wrong = await here.cli("plan", here.listed, "--horizon", "soon")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "--horizon" in one_line(wrong)
