@@ -8,7 +8,7 @@ from datetime import datetime
 
 from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Parts, admission_of
-from prefetch.oci.platform import ALL, Platform
+from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.sync.admission import price_to_hold
@@ -50,12 +50,12 @@ async def fewer_platforms(
     return found
 
 
-def _choices(images: Iterable[PlannedImage], default: object) -> list[tuple[Platform, ...]]:
+def _choices(images: Iterable[PlannedImage], default: PlatformSet) -> list[tuple[Platform, ...]]:
     """All platforms but one, then one alone; of those that are wanted, or of the default ones."""
     sets = [image.wanted.platforms for image in lacking(images)]
     named = list(dict.fromkeys(each for some in sets if some is not ALL for each in some))
     if ALL in sets:
-        usual = default if isinstance(default, tuple) else (Platform.host(),)
+        usual = (Platform.host(),) if default is ALL else default
         return list(dict.fromkeys([tuple(named), usual] if named else [usual]))
     if max((len(some) for some in sets if some is not ALL), default=0) < 2:  # noqa: PLR2004
         return []

@@ -17,6 +17,7 @@ from prefetch.app.selecting import read_all
 from prefetch.app.signals import Interruption, run
 from prefetch.app.sync import Job, Parts, run_plan, sync_all
 from prefetch.clock import SystemClock
+from prefetch.errors import PrefetchError
 from prefetch.events import DeadlineMissed, Emit, Event, ImageFinished, ImageStarted, Stream
 from prefetch.sync.admission import Patience
 from prefetch.sync.deadline import Verdict, judge
@@ -128,6 +129,7 @@ class _Warming:
         self._deadline: Deadline | None = None
         self._images: Sequence[PlannedImage] = ()
         self._begun: set[str] = set()
+        self._missed = False
         self._watch: asyncio.Task[None] | None = None
 
     async def run(self, interruption: Interruption) -> WarmReport:
@@ -164,29 +166,29 @@ class _Warming:
         self._deadline = await judged(runtime, parts, images, self._zone, self._by)
         self._parts = parts
         self._tell(self._deadline)
-        missed = self._told(runtime, self._deadline.verdict)
+        self._say_if_missed(runtime, self._deadline.verdict)
         if self._request.strict and not self._deadline.feasible:
             return _refuse(images, work)
-        self._watch = asyncio.create_task(self._watching(runtime, parts, missed=missed))
+        self._watch = asyncio.create_task(self._watching(runtime, parts))
         return images
 
-    async def _watching(self, runtime: Runtime, parts: Parts, *, missed: bool) -> None:
+    async def _watching(self, runtime: Runtime, parts: Parts) -> None:
         """Say at once when the forecast has come to be that the deadline will not be met."""
         while True:
-            now = runtime.clock.now()
-            left = (self._by - now).total_seconds()
+            left = (self._by - runtime.clock.now()).total_seconds()
             pause = min(max(left / _LOOKS, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             await runtime.clock.sleep(pause)
+            # What has begun holds its pulls already. A look that fails is taken again.
             waiting = [each for each in self._images if each.wanted.name not in self._begun]
-            case = await case_of(runtime, parts, waiting, self._by)
-            verdict = judge(case)
-            missed = self._told(runtime, verdict, before=missed)
+            with suppress(PrefetchError):
+                case = await case_of(runtime, parts, waiting, self._by)
+                self._say_if_missed(runtime, judge(case))
 
-    def _told(self, runtime: Runtime, verdict: Verdict, *, before: bool = False) -> bool:
-        """Whether the deadline will be missed, as is expected now; said where it is news."""
-        if verdict.late and not before:
+    def _say_if_missed(self, runtime: Runtime, verdict: Verdict) -> None:
+        """Say that images are expected to be late, where that is news."""
+        if verdict.late and not self._missed:
             runtime.emit(DeadlineMissed(self._by, verdict.late, why_late(verdict)))
-        return bool(verdict.late)
+        self._missed = bool(verdict.late)
 
     async def _stop_watching(self) -> None:
         if self._watch is None:
@@ -200,15 +202,17 @@ class _Warming:
         deadline = self._deadline
         if deadline is None or report.interrupted:
             return deadline
-        deferred = {r.reference for r in report.results if r.outcome is Outcome.DEFERRED}
+        deferred = [r.reference for r in report.results if r.outcome is Outcome.DEFERRED]
         in_time = runtime.clock.now() <= self._by
         if report.outcome == "complete":
             return replace(deadline, met=in_time)
+        if not in_time and deferred and not self._missed:
+            runtime.emit(DeadlineMissed(self._by, tuple(deferred), "that time has come"))
         if report.outcome == "failed" or not in_time:
             return replace(deadline, met=False)
         if self._request.wait:
             return deadline
-        rest = [image for image in self._images if image.wanted.name in deferred]
+        rest = [image for image in self._images if image.wanted.name in set(deferred)]
         await self._parts.planner.price(rest)
         return await judged(runtime, self._parts, rest, self._zone, self._by)
 
