@@ -26,6 +26,7 @@ from prefetch.sync.engine import Run
 from prefetch.sync.remedies import remedies
 from prefetch.sync.report import EXIT_DEFERRED, EXIT_FAILED, PlanReport, SyncReport
 from prefetch.sync.wanted import ImageResult, Outcome, PlannedImage, Problem
+from prefetch.tasks import end_all
 
 # Images that wait at the deadline are put off in order; only then is cut short what still runs.
 _GRACE_SECONDS = 1.0
@@ -109,50 +110,57 @@ def _moment(request: WarmRequest) -> tuple[Zone, datetime]:
 async def _warm(
     request: WarmRequest, emit: Emit, tell: Tell, interruption: Interruption
 ) -> WarmReport:
-    warming = _Warming(request, emit, tell)
+    zone, by = _moment(request)
+    warming = Warming(by, zone, strict=request.strict, wait=request.wait, tell=tell)
+    place = request.source.place
     try:
-        return await warming.run(interruption)
+        settings, platforms, parsed = await read_all(request.source, emit)
+        async with open_runtime(settings, place, emit) as runtime:
+            run_id = await runtime.state.runs.start("warm", runtime.clock.now())
+            job = Job(run_id, parsed, platforms, Patience())
+            return await warming.run(runtime, job, interruption.settle)
     except asyncio.CancelledError:
         if interruption.signal is None:
             raise
         return WarmReport(SyncReport.of_nothing(), None)
 
 
-class _Warming:
-    """One run with a deadline."""
+class Warming:
+    """One run with a deadline, `by`, which is told in `zone`.
 
-    def __init__(self, request: WarmRequest, emit: Emit, tell: Tell) -> None:
-        self._request = request
-        self._emit = emit
+    A `strict` one spends nothing unless everything is promised; without `wait` what may be spent
+    now is.
+    """
+
+    def __init__(self, by: datetime, zone: Zone, *, strict: bool, wait: bool, tell: Tell) -> None:
+        self._by = by
+        self._zone = zone
+        self._strict = strict
+        self._wait = wait
         self._tell = tell
-        self._zone, self._by = _moment(request)
         self._deadline: Deadline | None = None
+        self._parts: Parts | None = None
         self._images: Sequence[PlannedImage] = ()
         self._begun: set[str] = set()
         self._missed = False
         self._watch: asyncio.Task[None] | None = None
 
-    async def run(self, interruption: Interruption) -> WarmReport:
-        """Do it. Raises UsageError, ConfigError, StateError and StoreError."""
-        source = self._request.source
-        settings, platforms, parsed = await read_all(source, self._emit)
-        emit = Stream([self._emit, self._follow]).emit
-        async with open_runtime(settings, source.place, emit) as runtime:
-            now, clock = runtime.clock.now(), runtime.clock
-            until = clock.monotonic() + (self._by - now).total_seconds()
-            job = Job(
-                await runtime.state.runs.start("warm", now),
-                parsed,
-                platforms,
-                Patience(self._request.wait, until),
-                review=self._review,
-                until=until + _GRACE_SECONDS,
-            )
-            try:
-                report = await sync_all(runtime, job, interruption.settle)
-            finally:
-                await self._stop_watching()
-            return WarmReport(report, await self._ended(runtime, report))
+    async def run(self, runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> WarmReport:
+        """Do the job by then; see `sync_all`. How it waits is decided here."""
+        runtime = replace(runtime, emit=Stream([runtime.emit, self._follow]).emit)
+        clock = runtime.clock
+        until = clock.monotonic() + (self._by - clock.now()).total_seconds()
+        job = replace(
+            job,
+            patience=Patience(self._wait, until),
+            review=self._review,
+            until=until + _GRACE_SECONDS,
+        )
+        try:
+            report = await sync_all(runtime, job, interrupted)
+        finally:
+            await end_all([self._watch] if self._watch else [])
+        return WarmReport(report, await self._ended(runtime, report))
 
     def _follow(self, event: Event) -> None:
         match event:
@@ -167,7 +175,7 @@ class _Warming:
         self._parts = parts
         self._tell(self._deadline)
         self._say_if_missed(runtime, self._deadline.verdict)
-        if self._request.strict and not self._deadline.feasible:
+        if self._strict and not self._deadline.feasible:
             return _refuse(images, work)
         self._watch = asyncio.create_task(self._watching(runtime, parts))
         return images
@@ -190,27 +198,20 @@ class _Warming:
             runtime.emit(DeadlineMissed(self._by, verdict.late, why_late(verdict)))
         self._missed = bool(verdict.late)
 
-    async def _stop_watching(self) -> None:
-        if self._watch is None:
-            return
-        self._watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watch
-
     async def _ended(self, runtime: Runtime, report: SyncReport) -> Deadline | None:
         """The verdict in the end: without waiting, that on what is left."""
         deadline = self._deadline
         if deadline is None or report.interrupted:
             return deadline
         deferred = [r.reference for r in report.results if r.outcome is Outcome.DEFERRED]
-        in_time = runtime.clock.now() <= self._by
         if report.outcome == "complete":
-            return replace(deadline, met=in_time)
+            return replace(deadline, met=True)
+        in_time = runtime.clock.now() < self._by
         if not in_time and deferred and not self._missed:
             runtime.emit(DeadlineMissed(self._by, tuple(deferred), "that time has come"))
         if report.outcome == "failed" or not in_time:
             return replace(deadline, met=False)
-        if self._request.wait:
+        if self._wait or self._parts is None:
             return deadline
         rest = [image for image in self._images if image.wanted.name in set(deferred)]
         await self._parts.planner.price(rest)

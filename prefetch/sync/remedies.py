@@ -89,14 +89,20 @@ def _later(case: Case) -> Change | None:
     return None if ready is None else Change(Remedy.LATER, math.ceil(ready), ready)
 
 
-def _earlier(case: Case) -> Change | None:
-    """The latest start with full meters that would have been in time."""
+def latest_start(case: Case) -> float | None:
+    """The latest moment from which everything is promised by then to who has full meters at that
+    time; None: there is none."""
     full = replace(case, queues=tuple(_with_stocks(queue, _full) for queue in case.queues))
     ready = _ready(full)
-    start = None if ready is None else math.floor(case.by - (ready - case.now))
-    if start is None or ready is None or start >= case.now:
+    return None if ready is None else case.by - (ready - case.now)
+
+
+def _earlier(case: Case) -> Change | None:
+    """For windows that come again: a start that would have been in time."""
+    start = latest_start(case)
+    if start is None or start >= case.now:
         return None
-    return Change(Remedy.START, start, start + ready - case.now)
+    return Change(Remedy.START, math.floor(start), case.by)
 
 
 def _full(stock: Stock, model: MeterModel) -> tuple[Stock, MeterModel]:

@@ -47,6 +47,11 @@ class Site:
         assert refused(self.upstream) == []
         assert breaches(self.upstream.requests(), RESERVE) == []
 
+    async def until_spent(self, pulls: int) -> None:
+        async with asyncio.timeout(60):
+            while self.upstream.pulls < pulls:
+                await asyncio.sleep(0.05)
+
     async def all_is_warm(self) -> bool:
         checked = await self.cli("check", self.listed, *BOTH)
         return checked.code == 0
@@ -217,9 +222,7 @@ async def test_fewer_platforms_and_a_smaller_reserve_have_their_figures(site: An
 async def test_a_signal_ends_it_in_order_and_it_goes_on(site: Any) -> None:
     here = await site(7)
     process = await here.cli.start(*here.words("in 60s"))
-    async with asyncio.timeout(30):
-        while here.upstream.pulls < 4 * PULLS:
-            await asyncio.sleep(0.05)
+    await here.until_spent(4 * PULLS)
     await asyncio.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     ended = await finish(process)
@@ -236,9 +239,7 @@ async def test_a_signal_ends_it_in_order_and_it_goes_on(site: Any) -> None:
 async def test_killed_it_goes_on_and_pays_nothing_twice(site: Any) -> None:
     here = await site(7)
     process = await here.cli.start(*here.words("in 60s"))
-    async with asyncio.timeout(30):
-        while here.upstream.pulls < 4 * PULLS:
-            await asyncio.sleep(0.02)
+    await here.until_spent(4 * PULLS)
     process.kill()
     await finish(process)
     again = await here.warm("in 60s")
@@ -253,9 +254,7 @@ async def test_a_forecast_that_turns_is_told_of_at_once(site: Any) -> None:
     process = await here.cli.start(
         *here.words("in 25s"), "--log-level", "info", "--log-format", "json"
     )
-    async with asyncio.timeout(30):
-        while here.upstream.pulls < 4 * PULLS:
-            await asyncio.sleep(0.05)
+    await here.until_spent(4 * PULLS)
     # Others begin to take all that comes back.
     here.upstream.ask("burn", {"pulls_per_second": LIMIT / 2})
     ended = await finish(process)
