@@ -34,6 +34,7 @@ async def case_of(
         by.timestamp(),
         await _queues(runtime, parts, images),
         await runtime.state.runs.pace(),
+        lost=tuple(image.wanted.name for image in images if image.problem and not image.absent),
     )
 
 

@@ -25,12 +25,16 @@ def verdict_lines(deadline: Deadline) -> Iterator[str]:
     if verdict.kind is Kind.IMPOSSIBLE:
         yield f"it cannot be warm by {by}: {price}, {why_late(verdict)}"
         yield from _names("will not make it", verdict.late)
+    elif verdict.lost:
+        yield f"not everything will be warm by {by}: {price}"
+        yield from _names("expected later", verdict.late[: -len(verdict.lost)])
     elif verdict.late:
         yield f"it will probably not be warm by {by}: {price}, all of it expected by {expected}"
         yield from _names("expected later", verdict.late)
     else:
         yield f"it may be late for {by}: {price}, expected by {expected}, which is no promise"
         yield from _names("not promised", verdict.at_risk)
+    yield from _names("cannot be fetched", verdict.lost)
     if deadline.changes:
         yield "what would do, each by itself:"
         yield from (f"  {_words(deadline, change)}" for change in deadline.changes)
@@ -56,6 +60,8 @@ def _bounds(low: int, high: int | None) -> str:
 
 
 def _names(word: str, names: Sequence[str]) -> Iterator[str]:
+    if not names:
+        return
     yield f"{plural(len(names), 'image')} {word}:"
     yield from (f"  {name}" for name in names[:_MOST_NAMED])
     if len(names) > _MOST_NAMED:

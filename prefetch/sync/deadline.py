@@ -65,12 +65,13 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is to be judged: all that is lacking, by when."""
+    """What is to be judged: all that is lacking, by when. `lost` images cannot be fetched."""
 
     now: float
     by: float
     queues: tuple[Queue, ...]
     pace: Pace = Pace()  # noqa: RUF009 - frozen
+    lost: tuple[str, ...] = ()
 
     @property
     def claims(self) -> Iterator[Claim]:
@@ -92,7 +93,7 @@ class Verdict:
 
     Everything is promised by `ready_at` and expected by `expected_at` (None: that cannot be said).
     `lacking` pulls are not to be had by then even at best. `late` images are expected too late,
-    `at_risk` ones (those among them) are not promised.
+    `at_risk` ones (those among them) are not promised; `lost` ones are in both.
     """
 
     kind: Kind
@@ -104,25 +105,27 @@ class Verdict:
     at_risk: tuple[str, ...]
     pulls_min: int
     pulls_max: int | None
+    lost: tuple[str, ...] = ()
 
 
 def judge(case: Case) -> Verdict:
     """The verdict on a case."""
     promised, expected = promises(case), expectations(case)
     lacking = sum(_lacking(queue, case.by) for queue in case.queues)
-    at_risk = _missing(case, promised)
+    at_risk = (*_missing(case, promised), *case.lost)
     kind = Kind.UNCERTAIN if at_risk else Kind.FEASIBLE
     bounds = [claim.most for claim in case.claims]
     return Verdict(
         kind=Kind.IMPOSSIBLE if lacking else kind,
         by=case.by,
-        ready_at=_last(promised, case.now),
-        expected_at=_last(expected, case.now),
+        ready_at=None if case.lost else _last(promised, case.now),
+        expected_at=None if case.lost else _last(expected, case.now),
         lacking=lacking,
-        late=_missing(case, expected),
+        late=(*_missing(case, expected), *case.lost),
         at_risk=at_risk,
         pulls_min=sum(claim.least for claim in case.claims),
         pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds),
+        lost=case.lost,
     )
 
 

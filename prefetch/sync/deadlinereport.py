@@ -54,8 +54,12 @@ class Deadline:
 
 def why_late(verdict: Verdict) -> str:
     """Why a deadline will not be met, in a few words."""
+    if len(verdict.lost) == len(verdict.late):
+        return "they cannot be fetched"
     if verdict.lacking:
         return f"at least {verdict.lacking} pulls are lacking by then"
+    if verdict.lost:
+        return f"{len(verdict.lost)} of them cannot be fetched"
     if verdict.expected_at is None:
         return "others spend all that comes back"
     return f"all of it is expected by {rfc3339_due(moment_of(verdict.expected_at))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,8 @@ from support.processes import CommandLine, Result, UpstreamProcess, finish
 
 BOTH = ("--platform", "linux/amd64", "--platform", "linux/arm64")
 LIMIT, RESERVE, WINDOW = 14, 2, 8
+# Longer than a run that waits for nothing takes on a machine that does much else.
+LONG = 30
 # An index and two manifests each.
 PULLS = 3
 
@@ -98,22 +99,21 @@ async def test_what_fits_into_one_window_is_promised_and_done(site: Any) -> None
 
 async def test_over_three_windows_it_is_done_by_then(site: Any) -> None:
     here = await site(11)
-    begun = time.monotonic()
-    result = await here.warm("in 40s")
-    took = time.monotonic() - begun
+    result = await here.warm("in 60s", timeout=120)
     assert result.code == 0, result.stderr
     deadline = result.json["deadline"]
     assert (deadline["verdict"], deadline["met"]) == ("feasible", True)
-    assert result.json["totals"]["pulls"] == 11 * PULLS
+    assert result.json["totals"]["pulls"] == here.upstream.pulls == 11 * PULLS
     # 12 pulls a window: two refills have to come.
-    assert 2 * WINDOW <= took <= 40
-    assert here.upstream.pulls == 11 * PULLS
+    assert result.json["totals"]["seconds"] > 2 * WINDOW - 1
+    (run,) = (await here.cli("runs", "-o", "json")).json
+    assert moment(run["finished_at"]) <= moment(deadline["by"])
     here.assert_kept()
 
 
 async def test_what_is_impossible_is_said_and_strict_spends_nothing(site: Any) -> None:
-    here = await site(60)
-    result = await here.warm("in 7s", "--strict")
+    here = await site(60, settings=limited(window=3600))
+    result = await here.warm("in 30m", "--strict")
     assert result.code == 1
     assert here.upstream.pulls == 0
     document, deadline = result.json, result.json["deadline"]
@@ -122,9 +122,9 @@ async def test_what_is_impossible_is_said_and_strict_spends_nothing(site: Any) -
     assert {image["error"]["code"] for image in document["images"]} == {"DEADLINE_NOT_PROMISED"}
     assert document["totals"]["pulls"] == 0
     assert (deadline["verdict"], deadline["met"]) == ("impossible", None)
-    # 60 indexes at least; 12 pulls at once and 12 at a refill, each of which may do for two GETs.
-    assert deadline["lacking_pulls"] in (60 - 48, 60 - 24)
-    assert len(deadline["late"]) >= 60 - 24 // PULLS
+    # 60 indexes at least; 12 pulls at once, each of which may do for two GETs.
+    assert deadline["lacking_pulls"] == 60 - 24
+    assert len(deadline["late"]) == 60 - 12 // PULLS
     assert set(deadline["late"]) <= set(deadline["at_risk"])
     changes = {change["change"]: change for change in deadline["changes"]}
     assert {"later", "alternate", "images"} <= changes.keys()
@@ -132,11 +132,7 @@ async def test_what_is_impossible_is_said_and_strict_spends_nothing(site: Any) -
     assert len(changes["images"]["images"]) == changes["images"]["value"] > 0
     assert "cannot be warm by" in result.stderr
     assert deadline["late"][0] in result.stderr
-    # What the change promises does come true.
-    later = moment(changes["later"]["value"])
-    promised = await here.warm(changes["later"]["value"], "--dry-run")
-    assert promised.json["deadline"]["by"] == changes["later"]["value"]
-    assert later > datetime.now(UTC)
+    assert moment(changes["later"]["value"]) > datetime.now(UTC) + timedelta(hours=4)
 
 
 async def test_what_is_impossible_is_warmed_as_far_as_it_goes_by_importance(site: Any) -> None:
@@ -155,27 +151,27 @@ async def test_what_is_impossible_is_warmed_as_far_as_it_goes_by_importance(site
 
 
 async def test_no_wait_spends_what_it_may_and_the_rest_is_for_later(site: Any) -> None:
-    here = await site(7)
-    result = await here.warm("in 60s", "--no-wait")
-    assert result.json["totals"]["seconds"] < WINDOW
+    here = await site(7, settings=limited(window=LONG))
+    result = await here.warm("in 5m", "--no-wait")
     assert result.code == 75, result.stderr
+    assert result.json["totals"]["seconds"] < LONG
     deadline = result.json["deadline"]
     assert (deadline["verdict"], deadline["met"]) == ("feasible", None)
     assert (deadline["pulls_max"], here.upstream.pulls) == (3 * PULLS, 4 * PULLS)
-    await asyncio.sleep(WINDOW)
-    done = await here.warm("in 60s", "--no-wait")
+    await asyncio.sleep(LONG)
+    done = await here.warm("in 5m", "--no-wait")
     assert (done.code, done.json["deadline"]["met"]) == (0, True), done.stderr
     assert here.upstream.pulls == 7 * PULLS
-    again = await here.warm("in 9s", "--strict")
+    again = await here.warm("in 30s", "--strict")
     assert (again.code, again.json["totals"]["unchanged"]) == (0, 7)
     here.assert_kept()
 
 
 async def test_no_wait_does_not_wait_for_what_is_impossible(site: Any) -> None:
-    here = await site(60)
-    result = await here.warm("in 60s", "--no-wait")
+    here = await site(60, settings=limited(window=LONG))
+    result = await here.warm("in 1m", "--no-wait")
     assert result.code == 1, result.stderr
-    assert result.json["totals"]["seconds"] < WINDOW
+    assert result.json["totals"]["seconds"] < LONG
     assert result.json["deadline"]["verdict"] != "feasible"
     assert here.upstream.pulls == 4 * PULLS
 
@@ -263,6 +259,25 @@ async def test_a_forecast_that_turns_is_told_of_at_once(site: Any) -> None:
     lines = [line for line in ended.stderr.splitlines() if "deadline missed" in line]
     assert len(lines) >= 1, ended.stderr
     assert "app7" in lines[0]
+
+
+async def test_what_cannot_be_fetched_cannot_be_promised(site: Any) -> None:
+    here = await site(2)
+    missing = f"{here.upstream.address}/app0:gone"
+    refused = await here.warm("in 60s", "--strict", "--image", missing)
+    assert (refused.code, here.upstream.pulls) == (1, 0), refused.stderr
+    assert refused.json["deadline"]["late"] == [missing]
+    assert f"  {missing}" in refused.stderr
+    assert {i["outcome"] for i in refused.json["images"]} == {"deferred", "failed"}
+    done = await here.warm("in 60s", "--image", missing)
+    assert (done.code, done.json["deadline"]["met"]) == (1, False), done.stderr
+    assert done.json["totals"] | {"synced": 2, "failed": 1} == done.json["totals"]
+
+
+async def test_without_a_limit_it_is_promised(site: Any) -> None:
+    here = await site(20, settings={"limit": None, "auth": "none"})
+    result = await here.warm("in 60s", "--strict")
+    assert (result.code, result.json["deadline"]["verdict"]) == (0, "feasible"), result.stderr
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,23 @@ def test_a_window_that_is_a_guess_promises_what_is_there_and_forbids_nothing() -
 
 
 def test_what_others_take_is_not_promised() -> None:
-    burnt = meter(0, refill=Refill.ROLLING, burn=Learned(70, 0.8), burn_low=60, burn_high=85)
-    assert judge(case(burnt, claims(20), hours=40)).kind is Kind.FEASIBLE
-    verdict = judge(case(burnt, claims(60), hours=40))
+    some = meter(0, refill=Refill.ROLLING, burn=Learned(40, 0.8), burn_low=30, burn_high=50)
+    # 27 of the 80 of a window: 50 may be others', one more while nobody looks, and two lie idle.
+    assert judge(case(some, claims(9), hours=7)).kind is Kind.FEASIBLE
+    assert judge(case(some, claims(10), hours=7)).kind is Kind.UNCERTAIN
+    assert judge(case(some, claims(10), hours=13)).kind is Kind.FEASIBLE
+    all_of_it = meter(0, refill=Refill.ROLLING, burn=Learned(70, 0.8), burn_low=60, burn_high=85)
+    verdict = judge(case(all_of_it, claims(60), hours=40))
     assert (verdict.kind, verdict.ready_at) == (Kind.UNCERTAIN, None)
+
+
+def test_what_cannot_be_fetched_is_no_promise() -> None:
+    gone = replace(case(meter(), claims(2), hours=1), lost=("gone",))
+    verdict = judge(gone)
+    assert (verdict.kind, verdict.lacking) == (Kind.UNCERTAIN, 0)
+    assert verdict.late == verdict.at_risk == verdict.lost == ("gone",)
+    assert verdict.ready_at is verdict.expected_at is None
+    assert remedies(gone) == []
 
 
 def test_transfers_take_their_time() -> None:
