@@ -27,7 +27,7 @@ from prefetch.ratelimit.supply import Outlook, Stock, Supply, Terms, View, draw
 from prefetch.state.records import Pace
 
 # A manifest's GET, and the HEAD before it near the reserve, take some time; several go at once.
-_SECONDS_A_PULL = 0.05
+_SECONDS_A_PULL = 0.1
 # Of the best pace that past runs have seen, so much is promised.
 _PROMISED_PACE = 0.5
 _TINY = 1e-6

@@ -201,8 +201,8 @@ async def test_a_dry_run_spends_nothing_and_says_whether_it_could(site: Any) -> 
 
 
 async def test_fewer_platforms_and_a_smaller_reserve_have_their_figures(site: Any) -> None:
-    here = await site(6, settings=limited(limit=18))
-    wide = (*("warm", here.listed, *BOTH, "--by", "in 3s", "--dry-run"), "-o", "json")
+    here = await site(6, settings=limited(limit=18, window=3600))
+    wide = (*("warm", here.listed, *BOTH, "--by", "in 30m", "--dry-run"), "-o", "json")
     result = await here.cli(*wide, "--reserve", "5")
     changes = {change["change"]: change for change in result.json["deadline"]["changes"]}
     # 18 pulls are needed, 12 with one platform; 13 are there.
@@ -210,7 +210,7 @@ async def test_fewer_platforms_and_a_smaller_reserve_have_their_figures(site: An
     assert len(changes["platforms"]["value"]) == 1
     assert changes["platforms"]["pulls_saved"] == 6
     fewer = changes["platforms"]["value"][0]
-    narrow = ("warm", here.listed, "--platform", fewer, "--by", "in 3s", "-o", "json")
+    narrow = ("warm", here.listed, "--platform", fewer, "--by", "in 30m", "-o", "json")
     done = await here.cli(*narrow, "--reserve", "5", "--strict")
     assert (done.code, here.upstream.pulls) == (0, 12), done.stderr
 
