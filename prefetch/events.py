@@ -107,6 +107,14 @@ class ThrottleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowed:
+    """A registry has throttled us: from now on it is asked at most `per_second` times a second."""
+
+    registry: str
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetChanged:
     """A meter's estimate moved: `available` pulls are left above `reserve`."""
 
@@ -136,6 +144,16 @@ class DeadlineMissed:
 
 
 @dataclass(frozen=True, slots=True)
+class PullsSpread:
+    """A run spends smoothly: the pulls that are available are spread until `until`."""
+
+    registry: str
+    identity: str
+    pulls: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run ended: `complete`, `deferred`, `failed` or `interrupted`."""
 
@@ -155,9 +173,11 @@ Event = (
     | BlobProgress
     | BlobFinished
     | ThrottleEvent
+    | Slowed
     | BudgetChanged
     | WaitStarted
     | DeadlineMissed
+    | PullsSpread
     | RunFinished
 )
 Emit = Callable[[Event], None]

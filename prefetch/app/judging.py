@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Parts, admission_of
 from prefetch.oci.platform import ALL, Platform, PlatformSet
-from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.sync.admission import price_to_hold
 from prefetch.sync.deadline import Case, Claim, Queue
 from prefetch.sync.remedies import Fewer
+from prefetch.sync.sharing import Sharing
 from prefetch.sync.wanted import PlannedImage
 
 # So many choices of platforms are tried, each of which prices everything anew.
@@ -79,13 +79,12 @@ def _narrowed(image: PlannedImage, kept: Collection[Platform]) -> PlannedImage:
 async def _queues(
     runtime: Runtime, parts: Parts, images: Sequence[PlannedImage]
 ) -> tuple[Queue, ...]:
-    todo = lacking(images)
-    seen = _Seen(await _present(runtime, todo), set())
+    paid: set[str] = set()
     queues: dict[object, Queue] = {}
-    for client, some in (await parts.resolver.by_client(todo)).items():
+    for client, some in (await parts.resolver.by_client(lacking(images))).items():
         exempt = await _exempt(runtime, client, some)
-        ordered = admission_of(runtime, parts, client).ordered(lacking(some))
-        claims = tuple(seen.claim(image, free=_path(image) in exempt) for image in ordered)
+        ordered = admission_of(runtime, parts, client, Sharing()).ordered(lacking(some))
+        claims = tuple(_claim(image, paid, free=_path(image) in exempt) for image in ordered)
         queue = queues.get(client.meter) or Queue(
             client.meter.registry,
             client.meter.identity,
@@ -98,42 +97,22 @@ async def _queues(
     return tuple(queues.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Documents that the store has, and those that an image before has to pay for."""
-
-    present: Collection[str]
-    paid: set[str]
-
-    def claim(self, image: PlannedImage, *, free: bool) -> Claim:
-        """What the image may cost; what an earlier one brings along costs nothing at best."""
-        lacks = set(_documents(image)).difference(self.present)
-        shared = len(lacks & self.paid)
-        self.paid.update(lacks)
-        if free:
-            return Claim(image.wanted.name, 0, 0, 0, image.bytes)
-        least = max(0, image.pulls_min - shared)
-        return Claim(image.wanted.name, least, image.pulls_max, price_to_hold(image), image.bytes)
-
-
-def _documents(image: PlannedImage) -> Iterator[str]:
-    """The documents that the image is known to need."""
-    if image.closure is not None:
-        yield from image.closure.manifests
-        yield from (child.digest for child in image.closure.unknown)
-    elif image.digest is not None:
-        yield image.digest
-
-
-async def _present(runtime: Runtime, images: Iterable[PlannedImage]) -> Collection[str]:
-    needed = {Digest.parse(digest) for image in images for digest in _documents(image)}
-    return {str(digest) for digest in await runtime.store.present(needed)}
+def _claim(image: PlannedImage, paid: set[str], *, free: bool) -> Claim:
+    """What the image may cost; what an earlier one has `paid` costs nothing at best."""
+    shared = len(image.lacks & paid)
+    paid |= image.lacks
+    if free:
+        return Claim(image.wanted.name, 0, 0, 0, image.bytes)
+    least = max(0, image.pulls_min - shared)
+    return Claim(image.wanted.name, least, image.pulls_max, price_to_hold(image), image.bytes)
 
 
 async def _exempt(
     runtime: Runtime, client: RegistryClient, images: Iterable[PlannedImage]
 ) -> Collection[str]:
-    """The repositories whose pulls the registry does not count."""
+    """The repositories whose pulls nobody counts; a configured limit counts all of them."""
+    if client.policy.limit is not None:
+        return ()
     found: Mapping[str, bool] = {
         path: await runtime.ledger.exempt(client.meter, path)
         for path in sorted({_path(image) for image in images})

@@ -10,11 +10,15 @@ from prefetch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the settings and the data are; None: the defaults."""
+    """Where the settings and the data are; None: the defaults.
+
+    `reserve` and `pace` (`smooth` or `burst`) are for every registry, whatever the settings say.
+    """
 
     config: Path | None = None
     data_dir: Path | None = None
     reserve: str | None = None
+    pace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from prefetch.credentials.keychain import Keychain
 from prefetch.errors import InvalidReference, UsageError
 from prefetch.events import Emit
 from prefetch.ratelimit.budget import Reserve
+from prefetch.ratelimit.pace import Pace
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.settings import RegistrySettings
 from prefetch.remote.upstreams import Upstreams
@@ -89,6 +90,8 @@ async def open_runtime(settings: Settings, place: Place, emit: Emit) -> AsyncIte
 
         def settings_of(registry: str) -> RegistrySettings:
             found = settings.registry(registry)
+            if place.pace is not None:
+                found = replace(found, pace=Pace(place.pace))
             return found if reserve is None else replace(found, reserve=reserve)
 
         async def connect(registry: RegistrySettings, login: Login | None) -> RegistryClient:

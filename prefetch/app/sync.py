@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 
 from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime
@@ -18,7 +17,7 @@ from prefetch.oci.platform import PlatformSet
 from prefetch.remote.registry import RegistryClient
 from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
-from prefetch.sync.admission import Admission, Patience, price_to_hold
+from prefetch.sync.admission import Admission, Patience
 from prefetch.sync.catalog import Catalog
 from prefetch.sync.documents import Documents
 from prefetch.sync.engine import Engine, Run
@@ -26,9 +25,10 @@ from prefetch.sync.fetcher import Fetcher
 from prefetch.sync.planner import Planner
 from prefetch.sync.report import PlanReport, SyncReport, run_image_record
 from prefetch.sync.resolver import Resolver
+from prefetch.sync.sharing import Payer, Sharing, unsettled
 from prefetch.sync.transfer import Transfer
 from prefetch.sync.visibility import Visibilities
-from prefetch.sync.wanted import Action, Outcome, PlannedImage
+from prefetch.sync.wanted import Action, Outcome, PlannedImage, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         results=work.ordered(),
         errors=errors,
         budgets=await _budgets(runtime),
+        spread=work.spread,
         requests=sum(client.requests for client in runtime.upstreams.opened()),
         seconds=clock.monotonic() - started,
         interrupted=cut_short,
@@ -170,8 +171,10 @@ def engine_of(runtime: Runtime, parts: Parts) -> Engine:
     )
 
 
-def admission_of(runtime: Runtime, parts: Parts, client: RegistryClient) -> Admission:
-    """What knows in which order a registry's images go."""
+def admission_of(
+    runtime: Runtime, parts: Parts, client: RegistryClient, sharing: Sharing
+) -> Admission:
+    """What knows in which order a registry's images go, and when."""
     return Admission(
         client=client,
         ledger=runtime.ledger,
@@ -179,6 +182,7 @@ def admission_of(runtime: Runtime, parts: Parts, client: RegistryClient) -> Admi
         clock=runtime.clock,
         emit=runtime.emit,
         patience=Patience(),
+        sharing=sharing,
     )
 
 
@@ -227,37 +231,45 @@ def run_plan(request: SourceRequest, emit: Emit, look: Look | None = None) -> Pl
 async def _plan(request: SourceRequest, emit: Emit, look: Look | None) -> PlanReport:
     settings, platforms, parsed = await read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
-        selection = await select(parsed, runtime, platforms)
-        parts = parts_of(runtime)
-        images = await parts.planner.plan(selection.wanted)
-        todo = [image for image in images if image.problem is None and not image.needs_nothing]
-        for client, some in (await parts.resolver.by_client(todo)).items():
-            admission = admission_of(runtime, parts, client)
-            queue = admission.ordered(some)
-            _schedule(queue, await admission.timetable(queue), runtime.clock.now())
-        for image in images:
-            if image.needs_nothing:
-                image.action = Action.NONE
-        if look is not None:
-            await look(runtime, parts, images)
-        starts = [image.start_at for image in images if image.start_at is not None]
-        never = any(image.action is Action.DEFER and image.start_at is None for image in images)
-        return PlanReport(
-            images=images,
-            errors=selection.errors,
-            budgets=await _budgets(runtime),
-            finish_at=None if never else max(starts, default=runtime.clock.now()),
-            outlooks={
-                client.meter: await runtime.ledger.outlook(client.meter, client.policy)
-                for client in runtime.upstreams.opened()
-            },
-        )
+        return await plan_all(runtime, parsed, platforms, look)
 
 
-def _schedule(
-    queue: Sequence[PlannedImage], starts: Sequence[datetime | None], now: datetime
-) -> None:
-    for image, start in zip(queue, starts, strict=True):
-        image.start_at = start
-        later = start is None or start > now
-        image.action = Action.DEFER if later and price_to_hold(image) > 0 else Action.SYNC
+async def plan_all(
+    runtime: Runtime, parsed: Parsed, platforms: PlatformSet, look: Look | None = None
+) -> PlanReport:
+    """What `sync_all` would do now, and cost; `look` is shown it. Raises StateError and
+    StoreError."""
+    selection = await select(parsed, runtime, platforms)
+    parts = parts_of(runtime)
+    images = await parts.planner.plan(selection.wanted)
+    for image in images:
+        if image.needs_nothing:
+            image.action = Action.NONE
+    await _rehearse(runtime, parts, [image for image in images if image.action is Action.SYNC])
+    if look is not None:
+        await look(runtime, parts, images)
+    starts = [image.start_at for image in images if image.start_at is not None]
+    never = any(image.action is Action.DEFER and image.start_at is None for image in images)
+    return PlanReport(
+        images=images,
+        errors=selection.errors,
+        budgets=await _budgets(runtime),
+        finish_at=None if never else max(starts, default=runtime.clock.now()),
+        outlooks={
+            client.meter: await runtime.ledger.outlook(client.meter, client.policy)
+            for client in runtime.upstreams.opened()
+        },
+    )
+
+
+async def _rehearse(runtime: Runtime, parts: Parts, images: Sequence[PlannedImage]) -> None:
+    """Find out when each image would start, and what it would pay itself."""
+    clients = await parts.resolver.by_client(images)
+    unsure = unsettled(list(clients.values()))
+    for client, some in clients.items():
+        sharing = Sharing()
+        admission = admission_of(runtime, parts, client, sharing)
+        for image in admission.ordered(some):
+            sharing.expect(Payer(image, client, Spent()))
+        for image, start in await admission.rehearse(some, unsure):
+            image.start_at = start

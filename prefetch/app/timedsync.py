@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefetch.app.requests import Place
 from prefetch.app.runtime import Runtime, open_runtime
@@ -13,7 +13,7 @@ from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
 from prefetch.config.settings import ScheduleEntry, Settings
 from prefetch.errors import PrefetchError
-from prefetch.events import Emit, Event, Remark, ThrottleEvent
+from prefetch.events import Emit, Event, PullsSpread, Remark, Slowed, ThrottleEvent
 from prefetch.scheduler.plan import Cause
 from prefetch.server.accesslog import ServerLog
 from prefetch.server.witness import places
@@ -40,7 +40,10 @@ class TimedSync:
         """Run it, and tell what became of it. Raises what keeps it from being begun at all:
         StoreError, StateError and OSError."""
         emit = _telling(self.log, self.entry.name)
-        async with open_runtime(self.settings, self.place, emit) as runtime:
+        place = self.place
+        if self.entry.pace is not None:
+            place = replace(place, pace=self.entry.pace)
+        async with open_runtime(self.settings, place, emit) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
             run_id = await runs.start(
                 "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
@@ -77,6 +80,10 @@ def _telling(log: ServerLog, entry: str) -> Emit:
                 log.info("remark", entry=entry, text=text)
             case ThrottleEvent(registry, until):
                 log.warning("registry throttles", entry=entry, registry=registry, until=until)
+            case PullsSpread(registry, _, pulls, until):
+                log.info("pulls spread", entry=entry, registry=registry, pulls=pulls, until=until)
+            case Slowed(registry, per_second):
+                log.warning("slowed", entry=entry, registry=registry, per_second=per_second)
 
     return listen
 

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prefetch.cli.text import local, missed, plural, short_digest, size
+from prefetch.cli.text import local, plural, short_digest, size, told
 from prefetch.events import (
     BlobFinished,
     BlobProgress,
@@ -25,9 +25,11 @@ from prefetch.events import (
     ImageFinished,
     PlanReady,
     PullSpent,
+    PullsSpread,
     ReferenceResolved,
     Remark,
     RunStarted,
+    Slowed,
     ThrottleEvent,
     WaitStarted,
 )
@@ -64,6 +66,7 @@ class _Shown:
     budgets: dict[tuple[str, str], BudgetChanged] = field(default_factory=dict)
     blobs: dict[str, _Blob] = field(default_factory=dict)
     waiting: WaitStarted | None = None
+    spread: dict[tuple[str, str], PullsSpread] = field(default_factory=dict)
     throttled: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -101,8 +104,10 @@ class Display:
                 self._budget(event)
             case Remark(text):
                 self._console.print(text, highlight=False, markup=False)
-            case DeadlineMissed():
-                self._console.print(missed(event), highlight=False, markup=False)
+            case PullsSpread(registry, identity):
+                self._shown.spread[registry, identity] = event
+            case Slowed() | DeadlineMissed():
+                self._console.print(told(event), highlight=False, markup=False)
             case _:
                 self._image(event)
 
@@ -154,6 +159,7 @@ class Display:
         ]
         if len(shown.blobs) > _MAX_BLOBS:
             lines.append(Text(f"  and {len(shown.blobs) - _MAX_BLOBS} more blobs", style="dim"))
+        lines += [Text(told(each), style="dim") for each in shown.spread.values()]
         now = datetime.now().astimezone()
         for registry, until in shown.throttled.items():
             if until > now:

@@ -17,11 +17,12 @@ from prefetch.events import (
     Event,
     ReferenceResolved,
     Remark,
+    Slowed,
     ThrottleEvent,
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Remark, DeadlineMissed)
+_WARNING = (ThrottleEvent, Slowed, Remark, DeadlineMissed)
 
 
 class EventLog:

@@ -27,6 +27,7 @@ def plan(
     common: Globals,
     *,
     reserve: str | None,
+    pace: str | None,
     horizon: str | None,
     output: str,
     **images: Any,
@@ -44,7 +45,7 @@ def plan(
     """
     from prefetch.cli.request import source_request
 
-    run_plan(common, source_request(common, images, reserve), output, horizon)
+    run_plan(common, source_request(common, images, reserve, pace), output, horizon)
 
 
 def run_plan(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import click
 
 from prefetch.cli.options import Globals
-from prefetch.cli.text import local, missed, plural, size
+from prefetch.cli.text import local, plural, size, told
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
@@ -19,8 +19,10 @@ from prefetch.events import (
     Event,
     ImageFinished,
     PullSpent,
+    PullsSpread,
     Remark,
     RunStarted,
+    Slowed,
     Stream,
     ThrottleEvent,
     WaitStarted,
@@ -74,10 +76,10 @@ class PlainLines:
                 self._bytes += fetched
             case Remark(text):
                 click.echo(text, err=True)
-            case DeadlineMissed():
-                click.echo(missed(event), err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
+            case Slowed() | PullsSpread() | DeadlineMissed():
+                click.echo(told(event), err=True)
             case WaitStarted():
                 self._wait(event)
             case _:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prefetch.cli.text import local, plural, size, table, terminal_width
+from prefetch.cli.text import local, plural, size, table, terminal_width, told
 from prefetch.clock import rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.ratelimit.supply import Outlook
@@ -48,6 +48,8 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
     print_source_errors(report.errors)
     if not quiet:
         click.echo(_summary(report))
+        for each in report.spread:
+            click.echo(told(each))
         print_budgets_line(report.budgets)
 
 

@@ -19,13 +19,16 @@ _CLUSTER_OPTIONS = (
 _IMAGE_OPTIONS = ("sources", "images", "platforms", "cluster", *_CLUSTER_OPTIONS)
 
 
-def place(common: Globals, reserve: str | None = None) -> Place:
-    """Where the settings and the data are."""
-    return Place(common.config, common.data_dir, reserve)
+def place(common: Globals, reserve: str | None = None, pace: str | None = None) -> Place:
+    """Where the settings and the data are, and how pulls are spent."""
+    return Place(common.config, common.data_dir, reserve, pace)
 
 
 def source_request(
-    common: Globals, images: dict[str, Any], reserve: str | None = None
+    common: Globals,
+    images: dict[str, Any],
+    reserve: str | None = None,
+    pace: str | None = None,
 ) -> SourceRequest:
     """Which images, for which platforms, from the values of `image_options`; takes them out."""
     named = {name: images.pop(name) for name in _IMAGE_OPTIONS}
@@ -35,7 +38,7 @@ def source_request(
         option = stray[0].replace("_", "-").removesuffix("s" if stray[0] == "namespaces" else "")
         raise UsageError(f"--{option} goes with --cluster")
     return SourceRequest(
-        place(common, reserve), named["sources"], named["images"], named["platforms"], cluster
+        place(common, reserve, pace), named["sources"], named["images"], named["platforms"], cluster
     )
 
 

@@ -22,7 +22,7 @@ from prefetch.cli.options import (
 )
 @source_options
 @option("--wait", is_flag=True, help="Wait for budget until everything is here.")
-@option("--timeout", metavar="DURATION", help="With --wait: give up then (90s, 6h).")
+@option("--timeout", metavar="DURATION", help="With --wait or --pace smooth: stop then (90s, 6h).")
 @option("--dry-run", is_flag=True, help="Print the plan; spend nothing.")
 @option("--deferred-ok", is_flag=True, help="Exit 0 when images were only deferred.")
 @output_option()
@@ -31,6 +31,7 @@ def sync(
     common: Globals,
     *,
     reserve: str | None,
+    pace: str | None,
     wait: bool,
     timeout: str | None,
     dry_run: bool,
@@ -52,13 +53,14 @@ def sync(
       prefetch sync images.txt --platform linux/amd64 --platform linux/arm64
       prefetch sync --image nginx:1.27 --image quay.io/coreos/etcd:v3.5.0
       prefetch sync images.txt --wait --timeout 6h
+      prefetch sync images.txt --pace smooth
       prefetch sync --cluster --context production
     """
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout goes with --wait")
+    if timeout is not None and not wait and pace != "smooth":
+        raise click.UsageError("--timeout goes with --wait or --pace smooth")
     from prefetch.cli.request import source_request
 
-    request = source_request(common, images, reserve)
+    request = source_request(common, images, reserve, pace)
     if dry_run:
         from prefetch.cli.plan import run_plan
 

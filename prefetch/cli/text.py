@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prefetch.events import DeadlineMissed
+from prefetch.events import DeadlineMissed, PullsSpread, Slowed
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
@@ -37,10 +35,16 @@ def local(moment: datetime | None) -> str:
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def missed(event: DeadlineMissed) -> str:
-    """A deadline that will not be met, in one line."""
-    images = plural(len(event.images), "image")
-    return f"{images} will not be warm by {local(event.by)}: {event.reason}"
+def told(event: Slowed | PullsSpread | DeadlineMissed) -> str:
+    """How requests, or pulls, are held back, or what comes too late, in a line."""
+    if isinstance(event, DeadlineMissed):
+        images = plural(len(event.images), "image")
+        return f"{images} will not be warm by {local(event.by)}: {event.reason}"
+    if isinstance(event, Slowed):
+        often = f"{event.per_second:g} times a second"
+        return f"{event.registry} throttles: it is asked at most {often} from now on"
+    name = f"{event.registry} ({event.identity})"
+    return f"{name}: {plural(event.pulls, 'pull')} spread until about {local(event.until)}"
 
 
 def short_digest(digest: str | None) -> str:

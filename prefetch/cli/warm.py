@@ -9,10 +9,10 @@ import click
 
 from prefetch.cli.options import (
     Globals,
+    budget_options,
     command_options,
     option,
     output_option,
-    source_options,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "2 usage or configuration; 75 with --no-wait, when the rest can be promised by TIME; "
     "130 and 143 after SIGINT and SIGTERM."
 )
-@source_options
+@budget_options
 @option(
     "--by",
     required=True,
@@ -67,7 +67,8 @@ def warm(
     from prefetch.app.warm import WarmRequest
     from prefetch.cli.request import source_request
 
-    source = source_request(common, images, reserve)
+    # A deadline is for spending at once, whatever the configuration says of the pace.
+    source = source_request(common, images, reserve, "burst")
     request = WarmRequest(source, by, timezone, strict=strict, wait=not no_wait)
     if dry_run:
         sys.exit(_dry(common, request, output))

@@ -36,6 +36,7 @@ from prefetch.errors import PrefetchError
 from prefetch.oci.platform import PlatformSet
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
+from prefetch.ratelimit.pace import Pace
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 from prefetch.sources.kinds import CustomKind
@@ -110,6 +111,7 @@ def _source_kind(value: Any) -> str:
 Text: TypeAlias = Annotated[str, _text("text")]
 File: TypeAlias = Annotated[str, _text("a file's path")]
 Duration: TypeAlias = Annotated[float, BeforeValidator(values.duration)]
+PaceWord: TypeAlias = Annotated[Pace, _text("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
 
 
@@ -132,6 +134,7 @@ class RegistryModel(Strict):
     key_file: File | None = None
     reserve: Annotated[Reserve, BeforeValidator(_reserve)] = DEFAULT_RESERVE
     limit: LimitModel | None = None
+    pace: PaceWord = Pace.BURST
     requests_per_second: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
@@ -165,6 +168,7 @@ class RegistryModel(Strict):
             key_file=_path(self.key_file, base),
             reserve=self.reserve,
             limit=(self.limit.pulls, self.limit.window) if self.limit else None,
+            pace=self.pace,
             requests_per_second=self.requests_per_second,
             max_concurrency=self.max_concurrency,
             idle_timeout=self.idle_timeout,
@@ -289,10 +293,11 @@ class ScheduleModel(Strict):
     sources: list[SourceModel] = []
     jitter: Duration = 0.0
     timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
+    pace: PaceWord | None = None
 
     def build(self, base: Path) -> ScheduleEntry:
         sources = build_sources(self.sources, base)
-        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone)
+        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone, self.pace)
 
 
 class FileModel(Strict):

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 from prefetch.credentials.keychain import Account
 from prefetch.oci.platform import Platform, PlatformSet
 from prefetch.oci.registries import DEFAULT_REGISTRIES, endpoint_for
+from prefetch.ratelimit.pace import Pace
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import ServeSettings
 from prefetch.sources.kinds import CustomKind
@@ -44,7 +45,7 @@ SourceSpec: TypeAlias = Path | ClusterSource
 class ScheduleEntry:
     """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's.
 
-    `timezone` is an IANA name, None the process's local zone.
+    `timezone` is an IANA name, None the process's local zone; `pace` None is the registries' own.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ScheduleEntry:
     sources: tuple[SourceSpec, ...] = ()
     jitter: float = 0.0
     timezone: str | None = None
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True, slots=True)

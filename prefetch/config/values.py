@@ -12,6 +12,7 @@ from prefetch.config.settings import ANY
 from prefetch.errors import InvalidReference
 from prefetch.oci.reference import Repository
 from prefetch.oci.registries import known_registry
+from prefetch.ratelimit.pace import Pace
 from prefetch.scheduler.crontab import Crontab
 from prefetch.server.settings import Listen
 
@@ -165,6 +166,13 @@ def cron(text: str) -> str:
     """Five fields as in crontab(5): `0 3 * * mon-fri`."""
     Crontab.parse(text)
     return text
+
+
+def pace(text: str) -> Pace:
+    """How pulls are spent."""
+    if text not in tuple(Pace):
+        raise ValueError(f"expected smooth or burst, got {shown(text)}")
+    return Pace(text)
 
 
 def entry_name(text: str) -> str:

@@ -56,7 +56,7 @@ class Control:
             ("POST", "images"): self._add_images,
             ("POST", "faults"): self._add_faults,
             ("DELETE", "faults"): lambda _: faults.clear(),
-            ("POST", "reset"): lambda _: log.reset(),
+            ("POST", "reset"): lambda body: log.reset(**(body or {})),
             ("POST", "spend"): lambda body: self._meter(body).spend(body["pulls"]),
             ("POST", "burn"): lambda body: self._meter(body).burn(body["pulls_per_second"]),
             ("POST", "tag"): lambda body: content.move(**body),

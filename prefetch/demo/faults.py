@@ -108,6 +108,15 @@ class Faults:
                 struck.append(fault)
         return struck
 
+    def counted(self) -> list[tuple[int, int]]:
+        """How often each was met and has struck, for `count_as`."""
+        return [(order.seen, order.struck) for order in self._orders]
+
+    def count_as(self, counted: list[tuple[int, int]]) -> None:
+        """Go on as if nothing had been met since `counted`; no fault was added or cleared since."""
+        for order, (seen, struck) in zip(self._orders, counted, strict=True):
+            order.seen, order.struck = seen, struck
+
     def struck(self, name: str) -> int:
         """How often a fault has struck, to see that a test met it."""
         return sum(order.struck for order in self._orders if order.fault.name == name)

@@ -166,5 +166,6 @@ class Log:
         """Counts by `METHOD kind`."""
         return dict(Counter(f"{request.method} {request.kind}" for request in self.requests))
 
-    def reset(self) -> None:
-        self.requests = []
+    def reset(self, keep: int = 0) -> None:
+        """Forget all but the first `keep` requests."""
+        self.requests = self.requests[:keep]

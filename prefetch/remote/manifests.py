@@ -94,17 +94,24 @@ class Manifests:
                 raise broken(error, request.url) from None
 
     async def _look(self, repository: Repository, reference: str) -> Answer:
-        stamp = await self._meter.stamp()
+        stamp = await self._meter.head_stamp(repository.path)
+        heard = False
 
         request = self.request("HEAD", repository, reference)
 
         async def seen(answer: Answer) -> None:
+            nonlocal heard
             reading = self._reading(answer)
             # An error without a reading says nothing of the repository.
             if reading is not None or answer.status in request.accept:
+                heard = True
                 await self._meter.observe(repository.path, stamp, reading)
 
-        answer = await self._wire.ask(self._auth, request, seen=seen)
+        try:
+            answer = await self._wire.ask(self._auth, request, seen=seen)
+        finally:
+            if not heard:
+                await self._meter.unheard(stamp)
         answer.close()
         return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -38,6 +39,7 @@ class Meter:
         self.policy = policy
         self._ledger = ledger
         self._clock = clock
+        self._looking = asyncio.Lock()
 
     async def draw(
         self, repository: str, digest: Digest | None, hold: Hold | None, look: Look
@@ -59,16 +61,32 @@ class Meter:
                 case Refused():
                     raise self._refusal(answer.reason, answer.retry_at)
                 case Observe() if not looked:
-                    looked = True
-                    await look()
+                    looked = await self._look(look)
                 case Observe() | Busy():
                     looked = False
                     pause = random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311
                     await self._clock.sleep(pause)
 
-    async def stamp(self) -> Stamp:
-        """To be taken just before a request is sent whose answer will be observed."""
-        return await self._ledger.stamp(self.key)
+    async def _look(self, look: Look) -> bool:
+        """Look, or wait for whoever is looking; whether it was us.
+
+        One at a time: a HEAD that a proxy counts must not be under way beside the pull that another
+        one's answer allows.
+        """
+        if self._looking.locked():
+            async with self._looking:
+                return False
+        async with self._looking:
+            await look()
+        return True
+
+    async def head_stamp(self, repository: str) -> Stamp:
+        """To be taken just before a HEAD is sent: then it is observed, or it is `unheard`."""
+        return await self._ledger.head_stamp(self.key, repository)
+
+    async def unheard(self, stamp: Stamp) -> None:
+        """A HEAD has ended without an answer that tells anything."""
+        await self._ledger.unheard(stamp)
 
     async def observe(self, repository: str, stamp: Stamp, reading: Observation | None) -> None:
         """What a HEAD's answer said of the meter; None: it should have, and said nothing."""
@@ -80,7 +98,7 @@ class Meter:
 
     async def exhausted(self, error: PullLimitReached) -> BudgetExhausted:
         """Tell the ledger of a 429 by the pull limit; the error for those who wanted to pull."""
-        stamp = await self.stamp()
+        stamp = await self._ledger.stamp(self.key)
         await self._ledger.pull_limit_reached(self.key, stamp, None, error.retry_after)
         moment = await self._ledger.forecast(self.key, self.policy, 1)
         return self._refusal("the registry says that its pull limit is reached", moment)

@@ -1,9 +1,8 @@
-"""Pacing: how many requests at once and how many a second, over all processes.
+"""Pacing: how many requests at once, over all processes.
 
     <data dir>/locks/<registry>.slot.<n>    held by whoever has a request under way
-    <data dir>/locks/<registry>.rate        when the next request may leave
 
-Both rest on kernel file locks: what a dead process held is free again at once.
+It rests on kernel file locks: what a dead process held is free again at once.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import os
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -23,8 +22,6 @@ from prefetch.errors import StateError
 from prefetch.filelock import FileLock
 
 _POLL: Final = 0.01
-_RATE_POLL: Final = 0.001
-_RATE_FIELD: Final = 32
 
 
 def file_name(registry: str) -> str:
@@ -73,66 +70,25 @@ class Slots:
             lock = self._free.popleft()
             taken = False
             try:
-                taken = _try(lock)
+                taken = try_lock(lock)
             finally:
                 if not taken:
                     self._free.append(lock)
             if taken:
                 return lock
-        if download or self._kept is None or self._kept.held or not _try(self._kept):
+        if download or self._kept is None or self._kept.held or not try_lock(self._kept):
             return None
         return self._kept
 
 
-class Rate:
-    """At most `per_second` requests a second to a registry, over all processes.
-
-    The file holds the monotonic time, which all processes share, at which the next request may
-    leave; each request takes that time for itself and moves it on. `waiting` bounds how many may
-    stand in line, and thus how far ahead the time can truly be: one farther ahead is left over
-    from before a reboot.
-    """
-
-    def __init__(
-        self, directory: Path, registry: str, per_second: float, waiting: int, clock: Clock
-    ) -> None:
-        self._lock = FileLock(directory / f"{file_name(registry)}.rate")
-        self._interval = 1.0 / per_second
-        self._horizon = (waiting + 1) * self._interval + 1.0
-        self._mutex = asyncio.Lock()
-        self._clock = clock
-
-    async def wait(self) -> None:
-        """Return when the caller's request may leave. Raises StateError."""
-        async with self._mutex:
-            while not _try(self._lock):
-                await self._clock.sleep(_RATE_POLL)
-            try:
-                leaves = self._reserve()
-            except OSError as error:
-                raise _unusable(self._lock, error) from None
-            finally:
-                self._lock.release()
-        await self._clock.sleep(leaves - self._clock.monotonic())
-
-    def _reserve(self) -> float:
-        now = self._clock.monotonic()
-        leaves = now
-        with suppress(ValueError):
-            leaves = float(os.pread(self._lock.fileno(), _RATE_FIELD, 0) or now)
-        if not now <= leaves <= now + self._horizon:
-            leaves = now
-        text = f"{leaves + self._interval:.6f}".ljust(_RATE_FIELD)
-        os.pwrite(self._lock.fileno(), text.encode(), 0)
-        return leaves
-
-
-def _try(lock: FileLock) -> bool:
+def try_lock(lock: FileLock) -> bool:
+    """Take a lock if it is free. Raises StateError."""
     try:
         return lock.try_acquire()
     except OSError as error:
-        raise _unusable(lock, error) from None
+        raise unusable(lock, error) from None
 
 
-def _unusable(lock: FileLock, error: OSError) -> StateError:
+def unusable(lock: FileLock, error: OSError) -> StateError:
+    """The error for a lock file that cannot be opened, read or written."""
     return StateError(f"{lock.path}: cannot be used as a lock: {error.strerror}")

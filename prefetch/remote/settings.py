@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefetch.oci.registries import endpoint_for
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
+from prefetch.ratelimit.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,8 @@ class RegistrySettings:
     `ca_file` is trusted besides the system's authorities; `cert_file` and `key_file` are shown to
     the registry's own host alone (PEM). `limit` is pulls and seconds, for a registry that reports
     none. `idle_timeout` bounds, in seconds, any silence of a peer, before and within a body.
-    `alternates` and `immutable_tags` (matched whole) are for those who plan. `public_only` is for
-    a registry that a client has named: it is contacted at public addresses alone.
+    `pace`, `alternates` and `immutable_tags` (matched whole) are for those who plan. `public_only`
+    is for a registry that a client has named: it is contacted at public addresses alone.
     """
 
     name: str
@@ -29,6 +30,7 @@ class RegistrySettings:
     key_file: Path | None = None
     reserve: Reserve = DEFAULT_RESERVE
     limit: tuple[int, float] | None = None
+    pace: Pace = Pace.BURST
     requests_per_second: float | None = None
     max_concurrency: int = 8
     idle_timeout: float = 30.0

@@ -25,23 +25,29 @@ class Throttle:
     def __init__(
         self, registry: str, ledger: Ledger, *, clock: Clock, emit: Emit, longest: float
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._ledger = ledger
         self._clock = clock
         self._emit = emit
         self._longest = longest
         self._announced: datetime | None = None
 
-    async def wait(self) -> None:
-        """Return when requests may be sent; one event tells of each moment waited for."""
-        while (until := await self._ledger.throttled_until(self._registry)) is not None:
+    async def wait(self) -> bool:
+        """Return when requests may be sent, and whether that took waiting.
+
+        One event tells of each moment waited for.
+        """
+        waited = False
+        while (until := await self._ledger.throttled_until(self.registry)) is not None:
             if until != self._announced:
                 self._announced = until
-                self._emit(ThrottleEvent(self._registry, until))
+                self._emit(ThrottleEvent(self.registry, until))
             remaining = (until - self._clock.now()).total_seconds()
             await self._clock.sleep(min(max(remaining, _SHORTEST), self._longest))
+            waited = True
+        return waited
 
     async def close(self, seconds: float | None) -> None:
         """Close for as long as the registry asks; None: it did not say, longer each time."""
         bounded = None if seconds is None else min(seconds, self._longest)
-        await self._ledger.throttled(self._registry, bounded)
+        await self._ledger.throttled(self.registry, bounded)

@@ -21,11 +21,12 @@ from yarl import URL
 
 from prefetch.clock import Clock
 from prefetch.errors import Misrouted
-from prefetch.events import Emit
+from prefetch.events import Emit, Slowed
 from prefetch.remote.addresses import Guard, untrusted_url
 from prefetch.remote.connections import Connections, broken
 from prefetch.remote.faults import redact
-from prefetch.remote.pacing import Rate, Slots
+from prefetch.remote.pacing import Slots
+from prefetch.remote.rate import Rate
 from prefetch.remote.settings import RegistrySettings, TransportSettings
 from prefetch.remote.throttling import Throttle
 from prefetch.state.ledger import Ledger
@@ -38,12 +39,14 @@ class Answer:
     """Status and headers are here, the body is not read yet.
 
     `own` is false when a redirect has led to another origin, whose word on who we are does not
-    count. Whoever has the answer reads its body or closes it.
+    count. `left` is when its request was sent, in monotonic seconds. Whoever has the answer reads
+    its body or closes it.
     """
 
     response: aiohttp.ClientResponse
     url: URL
     own: bool
+    left: float
 
     @property
     def status(self) -> int:
@@ -82,17 +85,21 @@ class Transport:
         guard: Guard,
         *,
         slots: Slots,
-        rate: Rate | None,
+        rate: Rate,
         throttle: Throttle,
         timeouts: TransportSettings,
+        clock: Clock,
+        emit: Emit,
     ) -> None:
         self.guard = guard
-        self.throttle = throttle
         self.timeouts = timeouts
         self.requests = 0
         self._connections = connections
         self._slots = slots
+        self._throttle = throttle
         self._rate = rate
+        self._clock = clock
+        self._emit = emit
 
     @classmethod
     async def open(
@@ -115,19 +122,18 @@ class Transport:
         locks = data_dir / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         connections = await Connections.open(settings, timeouts, guard)
-        count, per_second = settings.max_concurrency, settings.requests_per_second
-        rate = None
-        if per_second is not None:
-            rate = Rate(locks, settings.name, per_second, 2 * count, clock)
+        count = settings.max_concurrency
         return cls(
             connections,
             guard,
             slots=Slots(locks, settings.name, count, clock),
-            rate=rate,
+            rate=Rate(locks, settings.name, settings.requests_per_second, 2 * count, clock),
             throttle=Throttle(
                 settings.name, ledger, clock=clock, emit=emit, longest=timeouts.longest_wait
             ),
             timeouts=timeouts,
+            clock=clock,
+            emit=emit,
         )
 
     @asynccontextmanager
@@ -138,7 +144,7 @@ class Transport:
 
         Waits while the registry throttles. Within a turn no other must be asked for.
         """
-        await self.throttle.wait()
+        await self._throttle.wait()
         async with self._slots.hold(download=download):
             yield
 
@@ -156,16 +162,18 @@ class Transport:
         `once` forbids aiohttp to send it again by itself. Raises NetworkError, ServerFault,
         Misrouted, ForbiddenAddress, RegistryError; statuses are for the caller to judge.
         """
-        await self.throttle.wait()
-        if self._rate is not None:
-            await self._rate.wait()
+        await self._throttle.wait()
+        # Should it have closed meanwhile, those who waited do not leave together.
+        while await self._rate.wait() and await self._throttle.wait():
+            pass
+        left = self._clock.monotonic()
         origin, asked = url.origin(), url
         for _ in range(self.timeouts.max_redirects + 1):
             self.requests += 1
             response = await self._connections.send(method, url, headers, body=body, once=once)
             own = url.origin() == origin
             if response.status not in _REDIRECTS or body is not None:
-                return Answer(response, url, own)
+                return Answer(response, url, own, left)
             response.release()
             url = self._target(url, response.headers.get("Location"))
             if url.origin() != origin:
@@ -174,6 +182,16 @@ class Transport:
             f"{asked.raw_host} redirects more than {self.timeouts.max_redirects} times",
             url=redact(asked),
         )
+
+    async def throttled(self, answer: Answer, seconds: float | None) -> None:
+        """An answer throttles us: all wait for `seconds` (None: it did not say), then ask slower.
+
+        What another origin says, to which a redirect has led, tells nothing of the registry's rate.
+        """
+        await self._throttle.close(seconds)
+        per_second = await self._rate.throttled(answer.left) if answer.own else None
+        if per_second is not None:
+            self._emit(Slowed(self._throttle.registry, round(per_second, 1)))
 
     async def fetch(
         self,
@@ -185,7 +203,7 @@ class Transport:
         limit: int,
     ) -> tuple[Answer, bytes]:
         """A small document whole, within the document timeout. Raises as `send` and `read` do."""
-        await self.throttle.wait()
+        await self._throttle.wait()
         try:
             async with asyncio.timeout(self.timeouts.document_timeout):
                 answer = await self.send(method, url, headers, body=body)

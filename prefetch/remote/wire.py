@@ -108,7 +108,7 @@ class Wire:
         )
         if answer.status == 429 or is_throttle(answer.status, answer.headers, content):  # noqa: PLR2004
             asked = retry_after(content, answer.headers, self._clock.now())
-            await self.transport.throttle.close(asked)
+            await self.transport.throttled(answer, asked)
         return Reply(
             answer.status,
             answer.headers,
@@ -145,7 +145,7 @@ class Wire:
         """The error for a 429, by which of the two it was; throttling closes the gate."""
         asked = retry_after(body, answer.headers, self._clock.now())
         if classify_429(body, answer.headers) == "throttle":
-            await self.transport.throttle.close(asked)
+            await self.transport.throttled(answer, asked)
             return error
         return PullLimitReached(
             error.message, status=error.status, url=error.url, retry_after=asked

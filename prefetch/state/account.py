@@ -9,7 +9,7 @@ lowest active one governs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prefetch.ratelimit.budget import (
     FRESH_SECONDS,
@@ -103,6 +103,19 @@ class Position:
             reset_at=self.reading.reset_at if self.reading else None,
         )
 
+    def back_at(self, now: float) -> float | None:
+        """When all that the meter gives is back, one window from now at the latest.
+
+        None where neither a window nor a moment is known.
+        """
+        reading = self.reading
+        if reading is not None and reading.reset_at is not None and reading.reset_at > now:
+            return reading.reset_at
+        if reading is not None and reading.window_seconds is None:
+            return None
+        moment = self.refill_at(self.limit or 1, now)
+        return moment if moment > now else now + self.window
+
     def stock(self, held: int, now: float, empty_until: float | None) -> Stock:
         """What a forecast starts from; of an empty meter, the moment at which it opens again."""
         used = sum(fall.pulls for fall in self.falls)
@@ -142,6 +155,13 @@ class Account:
     @property
     def in_flight(self) -> int:
         return sum(usage.ended is None for usage in self.usage)
+
+    def exempted(self) -> Account:
+        """The account as pulls from an exempt repository meet it: a configured limit alone counts,
+        and there is nothing to ask."""
+        return replace(
+            self, readings=[], usage=[], empty_sequence=None, asked_sequence=None, asked_at=self.now
+        )
 
     def active(self) -> list[Reading]:
         """Readings that count: near the newest in time, and not older than their window."""

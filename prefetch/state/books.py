@@ -45,6 +45,7 @@ _SEQUENCE = select(ledger_sequence.c.value).where(ledger_sequence.c.id == 1)
 _METER = select(meters).where(
     meters.c.registry == bindparam("registry"), meters.c.identity == bindparam("identity")
 )
+_COSTLY = select(meters.c.registry, meters.c.identity).where(meters.c.head_cost > 0)
 _CHANGING = [c.name for c in meters.c if c.name not in ("id", "registry", "identity")]
 # All of them each time: one statement, compiled once.
 _CHANGE = (
@@ -131,6 +132,11 @@ _UNSEEN = select(func.count()).select_from(
         ),
     ).subquery()
 )
+
+
+def read_costly(connection: Connection) -> set[MeterKey]:
+    """The meters whose HEADs cost pulls, as far as is known."""
+    return {MeterKey(*row) for row in connection.execute(_COSTLY)}
 
 
 def read_sequence(connection: Connection) -> int:
@@ -237,16 +243,22 @@ class Books:
         return gets, heads
 
     def open_spend(
-        self, meter: int, *, repository: str, digest: str | None, run_id: str | None
+        self,
+        meter: int,
+        *,
+        repository: str,
+        digest: str | None,
+        run_id: str | None,
+        method: str = "GET",
     ) -> int:
-        """Journal a pull that is about to leave; returns its id."""
+        """Journal a pull that is about to leave, or a HEAD that costs one; returns its id."""
         row = {
             "meter": meter,
             "owner": self.owner,
             "run_id": run_id,
             "repository": repository,
             "digest": digest,
-            "method": "GET",
+            "method": method,
             "sequence": self.sequence,
             "begun_at": self.now,
         }
@@ -254,7 +266,8 @@ class Books:
         return int(key[0]) if key else 0
 
     def journal_heads(self, meter: int, stamps: Sequence[tuple[int, str]]) -> None:
-        """Charge HEADs (stamp, repository) that have been answered: their answers show them."""
+        """Charge HEADs (stamp, repository) that left before they were known to cost: their answers
+        show them."""
         rows = [
             {
                 "meter": meter,
@@ -270,11 +283,14 @@ class Books:
         ]
         self._connection.execute(_SPEND, rows)
 
-    def end_spend(self, spend: int, source: str | None) -> None:
-        """The pull's request is over; `source` is who the answer said pays."""
+    def end_spend(self, spend: int, source: str | None, sequence: int | None = None) -> None:
+        """The pull's request is over; `source` is who the answer said pays.
+
+        Readings that were asked for with `sequence` (None: this transaction's) or later show it.
+        """
+        ended = self.sequence if sequence is None else sequence
         self._connection.execute(
-            _END,
-            {"spend": spend, "at_sequence": self.sequence, "at": self.now, "payer": source},
+            _END, {"spend": spend, "at_sequence": ended, "at": self.now, "payer": source}
         )
 
     def open_hold(self, meter: int, label: str, pulls: int) -> int:

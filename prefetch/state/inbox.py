@@ -15,6 +15,7 @@ from prefetch.state.meters import MeterKey, Stamp
 from prefetch.state.readings import (
     Arrived,
     Word,
+    end_heads,
     record_observation,
     record_words,
 )
@@ -27,6 +28,7 @@ class _Mail:
     latest: dict[tuple[str, bool], Arrived] = field(default_factory=dict)
     words: dict[tuple[str, str], Word] = field(default_factory=dict)
     heads: list[tuple[int, str]] = field(default_factory=list)
+    answered: list[tuple[Stamp, str | None]] = field(default_factory=list)
 
     def add(self, arrived: Arrived) -> None:
         source = arrived.observation.source or ""
@@ -68,8 +70,10 @@ class Inbox:
                 self._told.add((key, repository, method))
         if observation is not None:
             mail.add(Arrived(stamp, observation, at))
-            if method == "HEAD":
-                mail.heads.append((stamp.sequence, repository))
+        if stamp.spend is not None:
+            mail.answered.append((stamp, observation.source if observation else None))
+        elif method == "HEAD" and observation is not None:
+            mail.heads.append((stamp.sequence, repository))
 
     def take(self) -> Inbox:
         """All that has come so far, leaving this inbox empty."""
@@ -85,6 +89,7 @@ class Inbox:
                 mail.add(arrived)
             mail.words = old.words | mail.words
             mail.heads = old.heads + mail.heads
+            mail.answered = old.answered + mail.answered
 
     def deliver(self, books: Books) -> Iterator[tuple[MeterKey, str, bool]]:
         """Write everything; yields (meter, repository, exempt) for each repository heard of."""
@@ -92,7 +97,8 @@ class Inbox:
             meter = books.meter(key)
             if mail.heads and meter.head_cost:
                 books.journal_heads(meter.id, mail.heads)
-            heads = len(mail.heads)
+            end_heads(books, meter.id, mail.answered, mail.latest.values())
+            heads = len(mail.heads) + len(mail.answered)
             for arrived in sorted(mail.latest.values(), key=lambda a: a.stamp):
                 record_observation(books, key, arrived, heads=heads)
                 heads = 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from prefetch.clock import Clock
 from prefetch.errors import StateError
 from prefetch.filelock import Lease
 from prefetch.ratelimit.headers import Observation
-from prefetch.state.books import Books, read_sequence
+from prefetch.state.books import Books, read_costly, read_sequence
 from prefetch.state.database import State
 from prefetch.state.inbox import Inbox
 from prefetch.state.meters import MeterKey, Stamp
@@ -26,6 +27,12 @@ _FLUSH_SECONDS = 0.1
 _KEEP_SPENDS_SECONDS = 32 * 86400.0
 
 T = TypeVar("T")
+
+
+def end_unheard(books: Books, stamp: Stamp) -> None:
+    """A HEAD has come to nothing; should it have been journaled, it counts as spent."""
+    if stamp.spend is not None:
+        books.end_spend(stamp.spend, None)
 
 
 class Journal:
@@ -48,6 +55,7 @@ class Journal:
         self._reading: asyncio.Future[int] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
         self._exempt: dict[tuple[MeterKey, str], bool] = {}
+        self._costly: set[MeterKey] = set()
 
     def stamp(self, sequence: int | None = None) -> Stamp:
         """A stamp for a request that leaves now, or in the transaction `sequence`."""
@@ -69,7 +77,29 @@ class Journal:
     async def _read_sequence(self) -> int:
         await asyncio.sleep(0)
         self._reading = None
-        return await self._state.read(read_sequence)
+        self._costly, sequence = await self._state.read(
+            lambda c: (read_costly(c), read_sequence(c))
+        )
+        return sequence
+
+    async def head_stamp(self, meter: MeterKey, repository: str) -> Stamp:
+        """A stamp for a HEAD that leaves now; where HEADs cost pulls it is journaled before."""
+        stamp = await self.fresh_stamp()
+        if meter not in self._costly:
+            return stamp
+        await self.take_lease()
+
+        def work(books: Books) -> Stamp:
+            spend = books.open_spend(
+                books.meter(meter).id,
+                repository=repository,
+                digest=None,
+                run_id=None,
+                method="HEAD",
+            )
+            return replace(self.stamp(books.sequence), spend=spend)
+
+        return await self.transact(work, end_unheard)
 
     def post(
         self,

@@ -30,7 +30,7 @@ from prefetch.state.account import (
 )
 from prefetch.state.books import Books, read_sequence
 from prefetch.state.database import State
-from prefetch.state.journal import Journal
+from prefetch.state.journal import Journal, end_unheard
 from prefetch.state.meters import (
     Budget,
     Busy,
@@ -89,6 +89,18 @@ class Ledger:
         """Taken just before a free request leaves; its answer is observed with it."""
         return await self._journal.fresh_stamp()
 
+    async def head_stamp(self, meter: MeterKey, repository: str) -> Stamp:
+        """Taken just before a HEAD leaves: its answer is observed with it, or it is `unheard`.
+
+        Where HEADs are known to cost pulls, it is charged from now on.
+        """
+        return await self._journal.head_stamp(meter, repository)
+
+    async def unheard(self, stamp: Stamp) -> None:
+        """A HEAD has ended without an answer that tells anything."""
+        if stamp.spend is not None:
+            await self._journal.transact(lambda books: end_unheard(books, stamp))
+
     async def observe(
         self,
         meter: MeterKey,
@@ -127,10 +139,11 @@ class Ledger:
 
         def work(books: Books) -> Hold | Refused:
             meter_id, account = books.account(meter, policy)
-            if not exempt:
-                verdict = judge_hold(account, pulls)
-                if verdict.answer == "refuse":
-                    return _refused(account, verdict, pulls)
+            if exempt:
+                account = account.exempted()
+            verdict = judge_hold(account, pulls)
+            if verdict.answer == "refuse":
+                return _refused(account, verdict, pulls)
             return Hold(books.open_hold(meter_id, label, pulls), meter, policy, label, exempt)
 
         def undo(books: Books, answer: Hold | Refused) -> None:
@@ -156,7 +169,9 @@ class Ledger:
 
         def work(books: Books) -> bool:
             _, account = books.account(hold.meter, hold.policy)
-            if not hold.exempt and judge_hold(account, pulls).answer == "refuse":
+            if hold.exempt:
+                account = account.exempted()
+            if judge_hold(account, pulls).answer == "refuse":
                 return False
             return books.grow_hold(hold.id, pulls)
 
@@ -183,15 +198,16 @@ class Ledger:
         def work(books: Books) -> Granted | Observe | Busy | Refused:
             meter_id, account = books.account(meter, policy)
             held = hold is not None and books.held_by(hold.id) > 0
-            if not self._journal.is_exempt(books, meter, repository):
-                verdict = judge_spend(account, held=held)
-                match verdict.answer:
-                    case "observe":
-                        return Observe()
-                    case "busy":
-                        return Busy()
-                    case "refuse":
-                        return _refused(account, verdict, 1)
+            if self._journal.is_exempt(books, meter, repository):
+                account = account.exempted()
+            verdict = judge_spend(account, held=held)
+            match verdict.answer:
+                case "observe":
+                    return Observe()
+                case "busy":
+                    return Busy()
+                case "refuse":
+                    return _refused(account, verdict, 1)
             if hold is not None and held:
                 books.take_from(hold.id)
             spend = books.open_spend(
@@ -279,6 +295,9 @@ class Ledger:
             return Budget(meter, None, None, None, policy.reserve.of(None), None, None, None, 0.0)
         reading = position.reading
         available = 0 if account.empty_until() else position.available - account.held
+        back = position.back_at(account.now)
+        if back is None and policy.limit is not None:
+            back = account.now + policy.limit[1]
         return Budget(
             meter=meter,
             source=(reading.source or None) if reading else None,
@@ -289,6 +308,7 @@ class Ledger:
             window_seconds=reading.window_seconds if reading else position.window,
             observed_at=_moment(reading.observed_at) if reading else None,
             foreign_burn_per_hour=round(reading.burn_rate * 3600, 3) if reading else 0.0,
+            back_at=None if back is None else _moment(back),
         )
 
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from prefetch.ratelimit.budget import DEFAULT_RESERVE, Reserve
@@ -31,10 +31,14 @@ class MeterPolicy:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stamp:
-    """When a request left: the ledger's sequence known then, and this process's own count."""
+    """When a request left: the ledger's sequence known then, and this process's own count.
+
+    `spend` is the journal's row of a HEAD that costs a pull.
+    """
 
     sequence: int
     counter: int
+    spend: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A meter as reports show it; numbers are None where no limit is known."""
+    """A meter as reports show it; numbers are None where no limit is known.
+
+    `back_at` is when all of it is back; None where no window is known.
+    """
 
     meter: MeterKey
     source: str | None
@@ -103,3 +110,4 @@ class Budget:
     window_seconds: float | None
     observed_at: datetime | None
     foreign_burn_per_hour: float
+    back_at: datetime | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import bindparam, select
@@ -56,6 +56,30 @@ def record_observation(books: Books, key: MeterKey, arrived: Arrived, *, heads: 
         if overrules and seen.remaining is not None:
             changes["empty_sequence"] = None
     books.change_meter(meter, **changes)
+
+
+def end_heads(
+    books: Books,
+    meter: int,
+    answered: Sequence[tuple[Stamp, str | None]],
+    arrived: Iterable[Arrived],
+) -> None:
+    """End HEADs that cost pulls: each with its stamp and the source that its answer named.
+
+    A HEAD's own answer shows it. Where another that was asked for later takes that one's place, it
+    may have been counted before: the next reading shows this HEAD.
+    """
+    if not answered:
+        return
+    newest = {reading.source: reading.sequence for reading in books.readings(meter)}
+    for each in arrived:
+        if each.observation.remaining is not None:
+            source = each.observation.source or ""
+            newest[source] = max(newest.get(source, 0), each.stamp.sequence)
+    for stamp, payer in answered:
+        stands = stamp.sequence >= newest.get(payer or "", 0)
+        if stamp.spend is not None:
+            books.end_spend(stamp.spend, payer, stamp.sequence if stands else None)
 
 
 def record_silence(books: Books, key: MeterKey, stamp: Stamp, at: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,13 +17,13 @@ from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
 from prefetch.events import BudgetChanged, Emit, WaitStarted
 from prefetch.remote.registry import RegistryClient
-from prefetch.state.ledger import Hold, Ledger, Refused
+from prefetch.state.ledger import Budget, Hold, Ledger, Refused
 from prefetch.sync.planner import Planner
-from prefetch.sync.wanted import Grant, PlannedImage
+from prefetch.sync.rehearsal import Rehearsal, Turn, to_hold
+from prefetch.sync.sharing import Sharing
+from prefetch.sync.spreading import Spreading
+from prefetch.sync.wanted import Action, Grant, PlannedImage
 
-# An index of unknown size, wanted for all platforms, is admitted for this many pulls; its hold
-# grows once the index is here.
-_TYPICAL_INDEX = 3
 # A tag's digest older than this is asked for again (free) before a pull is spent on it.
 _STALE_AFTER_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.1
@@ -48,10 +49,8 @@ class Patience:
 
 
 def price_to_hold(image: PlannedImage) -> int:
-    """The pulls to hold before an image's first one is sent."""
-    if image.pulls_max is None:
-        return max(image.pulls_min, _TYPICAL_INDEX)
-    return image.pulls_max
+    """The pulls to hold before an image's first one is sent, if no other image pays for any."""
+    return to_hold(image.pulls_min, image.pulls_max)
 
 
 class Admission:
@@ -66,6 +65,7 @@ class Admission:
         clock: Clock,
         emit: Emit,
         patience: Patience,
+        sharing: Sharing,
     ) -> None:
         self._client = client
         self._ledger = ledger
@@ -73,15 +73,26 @@ class Admission:
         self._clock = clock
         self._emit = emit
         self._patience = patience
+        self._sharing = sharing
+        self._exempt: set[str] = set()
         self._tries: dict[str, int] = {}
         self._running: dict[asyncio.Task[bool], PlannedImage] = {}
         self._slots = client.settings.max_concurrency
         self._window = _DEFAULT_WINDOW_SECONDS
         self._capacity: int | None = None
+        self._pause = 0.0
+        self.spreading = Spreading(
+            client.settings.pace,
+            wait=patience.wait,
+            deadline=patience.deadline,
+            clock=clock,
+            emit=emit,
+        )
 
     async def run(self, images: Sequence[PlannedImage], start: Start, defer: Defer) -> None:
         """Start each image when its price is held; `defer` those for which there is no budget."""
         await self._learn()
+        await self._learn_exempt(images)
         waiting = self.ordered(images)
         try:
             while waiting or self._running:
@@ -93,17 +104,21 @@ class Admission:
                         waiting = self.ordered([*waiting, *again])
                 elif busy:
                     await self._clock.sleep(_BUSY_POLL_SECONDS)
+                elif waiting and self._pause:
+                    await self._clock.sleep(self._pause)
+                    await self._learn()
                 elif waiting:
-                    if not await self._wait_for_budget(waiting):
+                    if self.spreading.over or not await self._wait_for_budget(waiting):
                         await self._defer(waiting, defer)
                         return
+                    await self._learn()
                     waiting = self.ordered(waiting)
         finally:
             await self._stop()
 
     async def _learn(self) -> None:
         """Read the meter, and tell those who watch."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         self._emit(
             BudgetChanged(
                 budget.meter.registry,
@@ -114,9 +129,18 @@ class Admission:
                 budget.available,
             )
         )
+        self.spreading.learn(budget)
         self._window = budget.window_seconds or _DEFAULT_WINDOW_SECONDS
         if budget.limit is not None:
             self._capacity = max(1, budget.limit - budget.reserve)
+
+    async def _learn_exempt(self, images: Iterable[PlannedImage]) -> None:
+        """Find out which repositories cost nothing; a configured limit counts all of them."""
+        if self._capacity is None or self._client.policy.limit is not None:
+            return
+        for path in {image.wanted.reference.repository.path for image in images}:
+            if await self._ledger.exempt(self._client.meter, path):
+                self._exempt.add(path)
 
     def ordered(self, images: Iterable[PlannedImage]) -> list[PlannedImage]:
         """Free ones, then starving ones, then by priority and demand, then cheapest first."""
@@ -124,7 +148,7 @@ class Admission:
 
     def _rank(self, image: PlannedImage) -> tuple[int, tuple[int, ...], int]:
         price = price_to_hold(image)
-        if price == 0:
+        if price == 0 or image.wanted.reference.repository.path in self._exempt:
             return (_FREE, (), 0)
         turn = _STARVING if self._is_starving(image) else _ORDINARY
         urgency = (image.wanted.priority, *image.wanted.demand.rank)
@@ -139,29 +163,56 @@ class Admission:
     async def _fill(self, waiting: list[PlannedImage], start: Start) -> bool:
         """Take from the (ordered) queue what the budget allows; whether the rest is only busy.
 
-        Within one priority prices ascend, so the first refusal settles the rest of its group; what
-        is less important gets a chance once nothing runs that could still give budget back.
+        Within one priority prices ascend, so the first refusal settles the rest of its group, less
+        what others pay for; what is less important gets a chance once nothing runs that could
+        still give budget back.
         """
-        busy, position = False, 0
+        busy, position, self._pause = False, 0, 0.0
         while position < len(waiting) and len(self._running) < self._slots:
+            if self._is_held_up(waiting[position]):
+                break
             refused = await self._admit(waiting[position], start)
             if refused is None:
                 del waiting[position]
                 continue
             busy |= refused.busy
-            group = self._rank(waiting[position])[:2]
+            group, price = self._rank(waiting[position])[:2], self._price(waiting[position])
             if group[0] == _STARVING or refused.busy or self._running:
                 break  # budget is saved for it, or may yet come back to it
-            while position < len(waiting) and self._rank(waiting[position])[:2] == group:
+            while position < len(waiting) and self._is_dearer(waiting[position], group, price):
                 position += 1
         return busy
+
+    def _price(self, image: PlannedImage) -> int:
+        """What is held for the image if it is admitted now."""
+        return 0 if image.problem is not None else to_hold(*self._sharing.price(image))
+
+    def _is_dearer(
+        self, image: PlannedImage, group: tuple[int, tuple[int, ...]], price: int
+    ) -> bool:
+        """Whether the budget that had no `price` has nothing for this one of the same group."""
+        return (
+            self._rank(image)[:2] == group
+            and not self._sharing.is_outdated(image)
+            and self._price(image) >= price
+        )
+
+    def _is_held_up(self, image: PlannedImage) -> bool:
+        """Whether the image has to wait for its turn at a smooth pace, or gets none any more."""
+        if image.problem is not None or price_to_hold(image) == 0:
+            return False
+        self._pause = self.spreading.pause
+        return self._pause > 0 or self.spreading.over
 
     async def _admit(self, image: PlannedImage, start: Start) -> Refused | None:
         """Start the image if its price can be held."""
         if self._is_stale(image):
             await self._planner.refresh([image])
+        elif self._sharing.is_outdated(image):
+            await self._planner.price([image])
+        self._sharing.repriced(image)
         grant = Grant()
-        price = price_to_hold(image) if image.problem is None else 0
+        price = self._price(image)
         if price:
             whole = self._capacity is None or price <= self._capacity
             if not whole:
@@ -170,6 +221,9 @@ class Admission:
             if isinstance(answer, Refused):
                 return answer
             grant = Grant(answer, price, whole)
+            if not answer.exempt or self._client.policy.limit is not None:
+                self.spreading.started(price)
+        self._sharing.admit(image, grant.hold)
         task = asyncio.ensure_future(self._started(image, grant, start))
         self._running[task] = image
         return None
@@ -200,7 +254,7 @@ class Admission:
 
     async def _affordable(self, price: int) -> int:
         """An image dearer than a whole window goes in parts, each as large as can be had now."""
-        budget = await self._ledger.budget(self._client.meter, self._client.policy)
+        budget = await self._budget()
         available = price if budget.available is None else budget.available
         return max(1, min(price, available))
 
@@ -208,12 +262,15 @@ class Admission:
         try:
             return await start(image, grant)
         finally:
+            self._sharing.withdraw(image)
             if grant.hold is not None:
                 await self._ledger.release(grant.hold)
 
     async def _one_finished(self) -> list[PlannedImage]:
-        """Wait for a running image; returns those that have to queue again."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        """Wait for a running image, or the next one's turn; returns those that queue again."""
+        done, _ = await asyncio.wait(
+            self._running, timeout=self._pause or None, return_when=asyncio.FIRST_COMPLETED
+        )
         await self._learn()
         again = []
         for task in done:
@@ -222,6 +279,8 @@ class Admission:
                 self._tries[image.wanted.name] = self._tries.get(image.wanted.name, 0) + 1
                 await self._planner.price([image])
                 again.append(image)
+            else:
+                self._sharing.forget(image)
         return again
 
     async def _wait_for_budget(self, waiting: list[PlannedImage]) -> bool:
@@ -253,27 +312,64 @@ class Admission:
             self._tries[image.wanted.name] += 1
         return bool(fresh)
 
+    async def _budget(self) -> Budget:
+        return await self._ledger.budget(self._client.meter, self._client.policy)
+
     async def _forecast(self, pulls: int) -> datetime:
         return await self._ledger.forecast(self._client.meter, self._client.policy, pulls)
 
     async def _defer(self, waiting: list[PlannedImage], defer: Defer) -> None:
         queue = self.ordered(waiting)
+        moments: Sequence[datetime | None] = [self._clock.now()] * len(queue)
+        if not self.spreading.over:
+            moments = await self._timetable([price_to_hold(image) for image in queue])
         # What others leave nothing for is looked at again in a window.
         later = self._clock.now() + timedelta(seconds=self._window)
-        for image, moment in zip(queue, await self.timetable(queue, leftover=False), strict=True):
+        for image, moment in zip(queue, moments, strict=True):
             defer(image, moment or later)
+            self._sharing.forget(image)
 
-    async def timetable(
-        self, queue: Sequence[PlannedImage], *, leftover: bool = True
-    ) -> list[datetime | None]:
-        """When each image of the (ordered) queue can start; None: never, as things are.
+    async def rehearse(
+        self, images: Sequence[PlannedImage], unsure: AbstractSet[str]
+    ) -> list[tuple[PlannedImage, datetime | None]]:
+        """When `run` would start each image if nothing changed until then (None: never, as things
+        are); sends no pull.
 
-        Without `leftover`, none of them fits into what the meter has left now.
+        Each image's price becomes what it pays itself, and those that would be put off are
+        marked so. All of `images` must be expected by the run's sharing; `unsure` are documents
+        of which it is not known who pays.
         """
+        await self._learn()
+        await self._learn_exempt(images)
+        budget = await self._budget()
+        turns = [self._turn(image) for image in self.ordered(images)]
+        found = Rehearsal.of(
+            turns,
+            self._sharing,
+            available=budget.available,
+            capacity=self._capacity,
+            unsure=unsure,
+        )
+        held = [price_to_hold(image) for image in found.starting]
+        spread = self.spreading.starts(budget, held)
+        at_once = [self._clock.now()] * (len(held) - len(spread))
+        starts = await self._timetable([price for _, price in found.waiting])
+        for image, _ in found.waiting:
+            image.action = Action.DEFER
+        images = [*found.starting, *(image for image, _ in found.waiting)]
+        return list(zip(images, [*spread, *at_once, *starts], strict=True))
+
+    def _turn(self, image: PlannedImage) -> Turn:
+        exempt = image.wanted.reference.repository.path in self._exempt
+        return Turn(image, saves=self._rank(image)[0] == _STARVING, exempt=exempt)
+
+    async def _timetable(self, prices: Sequence[int]) -> list[datetime | None]:
+        """When images of these prices, in this order, can start, of which none fits into what is
+        left now; None: never, as things are."""
+        if not prices:
+            return []
         outlook = await self._ledger.outlook(self._client.meter, self._client.policy)
-        if not leftover:
-            outlook = outlook.without_leftover()
-        moments = outlook.starts([price_to_hold(image) for image in queue])
+        moments = outlook.without_leftover().starts(prices)
         return [None if m is None else datetime.fromtimestamp(m, UTC) for m in moments]
 
     async def _stop(self) -> None:

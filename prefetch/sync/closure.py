@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from prefetch.errors import InvalidManifest
 from prefetch.oci.model import MAX_INDEX_DEPTH, MAX_INDEX_NODES
 from prefetch.oci.platform import ALL, Platform, PlatformSet, select
 from prefetch.state.records import ChildRecord, ManifestRecord
 
-_ATTESTATION = "unknown/unknown"
+ATTESTATION: Final = "unknown/unknown"
+"""The platform of what BuildKit attaches to an image; `all` leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ class Closure:
     missing: tuple[str, ...] = ()
 
     @property
+    def documents(self) -> tuple[str, ...]:
+        """The indexes and manifests, known or not."""
+        return (*self.manifests, *(child.digest for child in self.unknown))
+
+    @property
     def digests(self) -> tuple[str, ...]:
         """Everything that must be in the store for the image to be warm."""
-        return (
-            *self.manifests,
-            *(child.digest for child in self.unknown),
-            *(child.digest for child in self.blobs),
-        )
+        return (*self.documents, *(child.digest for child in self.blobs))
 
 
 def closure_of(root: str, records: Mapping[str, ManifestRecord], wanted: PlatformSet) -> Closure:
@@ -77,7 +80,7 @@ class _Walk:
         for child in self._enter(digest):
             if child.kind not in ("manifest", "index"):
                 self._blob(child)
-            elif child.platform != _ATTESTATION:
+            elif child.platform != ATTESTATION:
                 if child.platform:
                     self.platforms[child.platform] = None
                 if self._descend(child, depth):

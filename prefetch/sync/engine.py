@@ -10,7 +10,7 @@ from datetime import datetime
 
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
-from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady
+from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady, PullsSpread
 from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
@@ -21,17 +21,22 @@ from prefetch.sync.closure import Closure
 from prefetch.sync.fetcher import Fetcher
 from prefetch.sync.planner import Planner
 from prefetch.sync.resolver import Resolver
+from prefetch.sync.sharing import Payer, Sharing
 from prefetch.sync.visibility import Visibilities
 from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Problem, Spent, Wanted
+
+_NO_TURN = "its turn at the smooth pace had not come when the run's time was over; run again"
 
 
 @dataclass(slots=True)
 class Run:
-    """The results of a run so far, in the order of the references, and what each has cost."""
+    """The results of a run so far, in the order of the references, what each has cost, and whose
+    pulls were spread."""
 
     wanted: Sequence[Wanted] = ()
     results: dict[str, ImageResult] = field(default_factory=dict)
     spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
+    spread: list[PullsSpread] = field(default_factory=list)
 
     def ordered(self) -> list[ImageResult]:
         """One result a reference; what an interruption left undone counts as deferred."""
@@ -84,13 +89,14 @@ class Engine:
         """
         if images is None:
             images = await self._planner.plan(run.wanted)
+        sharing = Sharing()
         todo = [image for image in images if not self._is_settled(image)]
         self._emit(_plan_ready(images, todo))
         try:
             await self._settle([image for image in images if self._is_settled(image)], run)
             async with asyncio.TaskGroup() as group:
                 for client, some in (await self._resolver.by_client(todo)).items():
-                    group.create_task(self._run_client(client, some, run, patience))
+                    group.create_task(self._run_client(client, some, run, patience, sharing))
         finally:
             await asyncio.shield(self._remember(images, run))
 
@@ -132,6 +138,7 @@ class Engine:
         images: Sequence[PlannedImage],
         run: Run,
         patience: Patience,
+        sharing: Sharing,
     ) -> None:
         admission = Admission(
             client=client,
@@ -140,16 +147,25 @@ class Engine:
             clock=self._clock,
             emit=self._emit,
             patience=patience,
+            sharing=sharing,
         )
+        for image in admission.ordered(images):
+            sharing.expect(Payer(image, client, run.spent[image.wanted.name]))
 
         async def start(image: PlannedImage, grant: Grant) -> bool:
-            return await self._fetch(client, image, grant, run)
+            return await self._fetch(client, image, grant, run, sharing)
 
         def defer(image: PlannedImage, retry_at: datetime) -> None:
             problem = Problem("BUDGET_EXHAUSTED", self._deferral_message(client, retry_at))
+            if admission.spreading.over:
+                problem = Problem("PACED", _NO_TURN)
             self._finish(run, image, Outcome.DEFERRED, problem=problem, retry_at=retry_at)
 
-        await admission.run(images, start, defer)
+        try:
+            await admission.run(images, start, defer)
+        finally:
+            if admission.spreading.begun is not None:
+                run.spread.append(admission.spreading.begun)
 
     async def _fetch(
         self,
@@ -157,6 +173,7 @@ class Engine:
         image: PlannedImage,
         grant: Grant,
         run: Run,
+        sharing: Sharing,
     ) -> bool:
         if self._is_settled(image):
             await self._settle([image], run)
@@ -164,7 +181,7 @@ class Engine:
         self._emit(ImageStarted(image.wanted.name))
         try:
             image.closure = await self._fetcher.fetch(
-                client, image, grant, run.spent[image.wanted.name]
+                client, image, grant, run.spent[image.wanted.name], sharing
             )
             await self._learn(client, image)
         except BudgetExhausted:
@@ -272,9 +289,11 @@ def _reused(closure: Closure, spent: Spent) -> int:
 
 def _plan_ready(images: Sequence[PlannedImage], todo: Sequence[PlannedImage]) -> PlanReady:
     bounds = [image.pulls_max for image in todo]
+    lacked = [digest for image in todo for digest in image.lacks]
+    shared = len(lacked) - len(set(lacked))
     return PlanReady(
         images=len(images),
         to_fetch=len(todo),
-        pulls_min=sum(image.pulls_min for image in todo),
-        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds),
+        pulls_min=sum(image.pulls_min for image in todo) - shared,
+        pulls_max=None if None in bounds else sum(bound or 0 for bound in bounds) - shared,
     )

@@ -14,10 +14,11 @@ from prefetch.oci.reference import Digest, Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
 from prefetch.state.ledger import Ledger
-from prefetch.state.records import BlobRecord, LinkRecord
+from prefetch.state.records import BlobRecord, LinkRecord, ManifestRecord
 from prefetch.store.content import ContentStore
 from prefetch.sync.closure import Closure
 from prefetch.sync.documents import Documents, platform_of_image, record_of
+from prefetch.sync.sharing import Payer, Sharing
 from prefetch.sync.transfer import Transfer
 from prefetch.sync.wanted import Grant, PlannedImage, Spent
 
@@ -50,13 +51,16 @@ class Fetcher:
         image: PlannedImage,
         grant: Grant,
         spent: Spent,
+        sharing: Sharing,
     ) -> Closure:
         """Complete the image; returns its closure, all of it in the store.
 
-        What was spent is counted in `spent` even when this raises: BudgetExhausted (the image is
+        What was spent is counted in `spent` (of the image that pays, where others of the run share
+        a document) even when this raises: BudgetExhausted (the image is
         dearer than its grant), PlatformMissing, or whatever stopped a document or a blob.
         """
-        return await _Job(self, client, image, grant, spent, spent.pulls + grant.pulls).run()
+        covered = spent.pulls + grant.pulls
+        return await _Job(self, client, image, grant, spent, sharing, covered).run()
 
     async def link(
         self,
@@ -64,18 +68,21 @@ class Fetcher:
         repository: Repository,
         closure: Closure,
         fetched: Collection[str] = (),
+        borrowed: Collection[str] = (),
     ) -> None:
-        """Remember that the repository holds this content; `fetched` has just come from it.
+        """Remember that the repository holds this content; `fetched` has just come from it, what is
+        `borrowed` from another one.
 
-        A document may name anything. What another repository holds in private is taken to be in
-        this one, too, only when the registry says so (free): nobody is to be shown it for having
-        named its digest.
+        A document may name anything. What is borrowed, and what another repository holds in
+        private, is taken to be in this one, too, only when the registry says so (free): nobody is
+        to be shown it for having named its digest.
         """
         reused = [digest for digest in closure.digests if digest not in fetched]
         doubtful = await self.state.links.private_elsewhere(
             repository.registry, repository.path, reused
         )
-        manifests = {*closure.manifests, *(child.digest for child in closure.unknown)}
+        doubtful |= {digest for digest in reused if digest in borrowed}
+        manifests = set(closure.documents)
         for digest in list(doubtful):
             if await _has(client, repository, Digest.parse(digest), manifest=digest in manifests):
                 doubtful.discard(digest)
@@ -95,8 +102,10 @@ class _Job:
     image: PlannedImage
     grant: Grant
     spent: Spent
+    sharing: Sharing
     covered: int
     documents: dict[str, Document] = field(default_factory=dict)
+    borrowed: set[str] = field(default_factory=set)
     config_platform: str | None = None
 
     async def run(self) -> Closure:
@@ -134,17 +143,20 @@ class _Job:
             closure = self._closure(root)
             if not closure.unknown:
                 return closure
+            self.sharing.reveal(str(root.digest), self._records(root))
             children = self._descriptors(child.digest for child in closure.unknown)
             await self._cover(children)
             found = await gather_all(self._document(child) for child in children)
             self.documents |= {str(document.digest): document for document in found}
 
     def _closure(self, root: Document) -> Closure:
-        records = {
+        return self.image.enclose(str(root.digest), self._records(root))
+
+    def _records(self, root: Document) -> dict[str, ManifestRecord]:
+        return {
             digest: record_of(document, platform=self.config_platform if document is root else None)
             for digest, document in self.documents.items()
         }
-        return self.image.enclose(str(root.digest), records)
 
     def _descriptors(self, digests: Iterable[str]) -> list[Descriptor]:
         """The descriptors of these digests, as the documents that name them have them."""
@@ -157,7 +169,11 @@ class _Job:
 
     async def _cover(self, children: list[Descriptor]) -> None:
         """Make the hold as large as what these documents cost, or raise BudgetExhausted."""
-        digests = [child.digest for child in children if child.data is None]
+        digests = [
+            child.digest
+            for child in children
+            if child.data is None and not self.sharing.is_anothers(str(child.digest), self.image)
+        ]
         lacking = len(digests) - len(await self.tools.store.present(digests))
         hold = self.grant.hold
         if hold is None or not self.grant.whole:
@@ -176,18 +192,47 @@ class _Job:
         self.covered += more
 
     async def _document(self, descriptor: Descriptor) -> Document:
+        repository = self.image.wanted.reference.repository
+        payer = self.sharing.payer_of(str(descriptor.digest), self.image)
+        if payer is not None:
+            try:
+                return await self._on_behalf(payer, descriptor)
+            except BudgetExhausted:
+                pass  # another hold, or another meter, may have it
+            except PrefetchError:
+                if payer.repository == repository:
+                    raise
         return await self.tools.documents.fetch(
             self.client,
-            self.image.wanted.reference.repository,
+            repository,
             descriptor,
             hold=self.grant.hold,
             on_pull=lambda: self._pulled(str(descriptor.digest)),
         )
 
+    async def _on_behalf(self, payer: Payer, descriptor: Descriptor) -> Document:
+        """A document that another image of the run pays for, as that image would fetch it."""
+        digest = str(descriptor.digest)
+        hold = payer.hold
+        if hold is None and payer.client is self.client:
+            hold = self.grant.hold  # it has not been admitted yet, and will find the document here
+
+        def pulled() -> None:
+            payer.spent.count(digest)
+            if hold is self.grant.hold:
+                self.covered -= 1
+
+        document = await self.tools.documents.fetch(
+            payer.client, payer.repository, descriptor, hold=hold, on_pull=pulled
+        )
+        if not self.sharing.is_anothers(digest, self.image):
+            self.sharing.arrived(digest)
+        if payer.repository != self.image.wanted.reference.repository:
+            self.borrowed.add(digest)
+        return document
+
     def _pulled(self, digest: str | None = None) -> None:
-        self.spent.pulls += 1
-        if digest is not None:
-            self.spent.fetched.add(digest)
+        self.spent.count(digest)
 
     async def _identify(self, root: Manifest) -> Closure:
         """A lone manifest's platform stands in its config, a blob; fetch that before the layers."""
@@ -222,7 +267,7 @@ class _Job:
             for blob in closure.blobs
             if blob.digest in self.spent.fetched
         )
-        await self.tools.link(self.client, repository, closure, self.spent.fetched)
+        await self.tools.link(self.client, repository, closure, self.spent.fetched, self.borrowed)
 
 
 async def _has(

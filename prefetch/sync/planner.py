@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
-from prefetch.errors import InvalidManifest, PlatformMissing
+from prefetch.errors import InvalidManifest, PlatformMissing, PrefetchError
 from prefetch.oci.model import INDEX_TYPES
 from prefetch.oci.platform import ALL
 from prefetch.oci.reference import Digest
@@ -61,17 +62,46 @@ class Planner:
 
     async def price(self, images: Sequence[PlannedImage]) -> None:
         """Fill in what each image (whose digest is known) lacks in the store."""
-        records = await self._trees({image.digest for image in images if image.digest})
-        for image in images:
-            if image.digest in records:
-                _enclose(image, image.digest, records)
-        needed = {digest for i in images if i.closure for digest in i.closure.digests}
-        present = {str(d) for d in await self._store.present(map(Digest.parse, needed))}
+        roots = {image.digest for image in images if image.digest}
+        records = await self._state.manifests.trees(roots)
+        unread: set[str] = set()
+        while True:
+            for image in images:
+                if image.digest in records:
+                    _enclose(image, image.digest, records)
+            present = await self._present(images)
+            # A run that was killed between the two leaves documents that only the store has.
+            stray = {digest for i in images for digest in _unseen(i)} & present - unread
+            adopted = await self._documents.adopt(map(Digest.parse, stray))
+            if not adopted:
+                break
+            unread |= stray
+            await self._state.manifests.save_many(adopted.values())
+            records |= await self._state.manifests.trees(adopted.keys())
         for image in images:
             if image.problem is None and image.closure is None:
-                _price_unknown(image)
+                _price_unknown(image, present)
             elif image.closure is not None:
-                _price_known(image, image.closure, present)
+                embedded = await self._embedded(image.closure, present)
+                _price_known(image, image.closure, present, embedded)
+
+    async def _present(self, images: Iterable[PlannedImage]) -> set[str]:
+        """What the store has of all that the images need, as far as that is known."""
+        needed: set[str] = set()
+        for image in images:
+            needed.update(image.closure.digests if image.closure else _unseen(image))
+        return {str(digest) for digest in await self._store.present(map(Digest.parse, needed))}
+
+    async def _embedded(self, closure: Closure, present: set[str]) -> set[str]:
+        """Documents that stand in those of the image that are here (a descriptor's `data`)."""
+        if present.issuperset(closure.documents):
+            return set()
+        found: set[str] = set()
+        for digest in present.intersection(closure.manifests):
+            with suppress(PrefetchError):  # a damaged one is pulled again when it is fetched
+                document = await self._documents.stored(Digest.parse(digest))
+                found |= {str(d.digest) for d in document.descriptors() if d.data is not None}
+        return found
 
     def _is_fixed(self, image: PlannedImage) -> bool:
         """Whether the reference cannot change: a digest, or a tag said to be immutable."""
@@ -90,56 +120,41 @@ class Planner:
         elif image.record is not None:
             image.digest = image.record.digest
 
-    async def _trees(self, roots: Iterable[str]) -> dict[str, ManifestRecord]:
-        """What is known below `roots`: from the database, else from documents in the store.
 
-        A run that was killed between the two leaves documents that only the store has.
-        """
-        roots = set(roots)
-        records = await self._state.manifests.trees(roots)
-        unknown = roots - records.keys()
-        while unknown:
-            adopted = await self._documents.adopt(map(Digest.parse, unknown))
-            if not adopted:
-                break
-            await self._state.manifests.save_many(adopted.values())
-            records |= await self._state.manifests.trees(adopted.keys())
-            unknown = _documents_below(adopted) - records.keys()
-        return records
-
-
-def _documents_below(records: Mapping[str, ManifestRecord]) -> set[str]:
-    return {
-        child.digest
-        for record in records.values()
-        for child in record.children
-        if child.kind in ("manifest", "index")
-    }
+def _unseen(image: PlannedImage) -> list[str]:
+    """The documents that the image is known to need and that no record tells of."""
+    if image.closure is not None:
+        return [child.digest for child in image.closure.unknown]
+    return [image.digest] if image.problem is None and image.digest else []
 
 
 def _enclose(image: PlannedImage, root: str, records: Mapping[str, ManifestRecord]) -> None:
     try:
         image.closure = image.enclose(root, records)
     except (InvalidManifest, PlatformMissing) as error:
+        image.closure = None
         image.fail(error)
 
 
-def _price_unknown(image: PlannedImage) -> None:
-    """The root is not here: one pull for it, and one for each platform of an index."""
+def _price_unknown(image: PlannedImage, present: set[str]) -> None:
+    """The root is not known: one pull for it, and one for each platform of an index."""
     image.bytes = None
-    image.pulls_min = image.pulls_max = 1
+    image.lacks = frozenset([image.digest] if image.digest else []) - present
+    image.pulls_min = image.pulls_max = int(image.digest not in present)
     if image.media_type is None or image.media_type in INDEX_TYPES:
         platforms = image.wanted.platforms
-        image.pulls_max = None if platforms is ALL else 1 + len(platforms)
+        image.pulls_max = None if platforms is ALL else image.pulls_min + len(platforms)
 
 
-def _price_known(image: PlannedImage, closure: Closure, present: set[str]) -> None:
-    lacking = sum(digest not in present for digest in closure.manifests) + len(closure.unknown)
-    image.pulls_min = image.pulls_max = lacking
-    nested = sum(child.kind == "index" for child in closure.unknown)
-    if nested:
-        platforms = image.wanted.platforms
-        image.pulls_max = None if platforms is ALL else lacking + nested * len(platforms)
+def _price_known(
+    image: PlannedImage, closure: Closure, present: set[str], embedded: set[str]
+) -> None:
+    """The documents and blobs that are not here, less those that need no request."""
+    image.lacks = frozenset(closure.documents) - present - embedded
+    image.pulls_min = image.pulls_max = len(image.lacks)
+    if any(child.kind == "index" and child.digest in image.lacks for child in closure.unknown):
+        image.pulls_max = None
     missing = [blob.size for blob in closure.blobs if blob.digest not in present]
     image.bytes = None if closure.unknown else sum(missing)
+    image.whole = not closure.unknown and present.issuperset(closure.digests)
     image.bytes_present = sum(b.size for b in closure.blobs) - sum(missing)

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.errors import SourceError
+from prefetch.events import PullsSpread
 from prefetch.ratelimit.supply import Outlook
 from prefetch.sources.selector import Demand
 from prefetch.state.ledger import Budget, MeterKey
@@ -37,6 +38,7 @@ class SyncReport:
     requests: int
     seconds: float
     interrupted: bool = False
+    spread: Sequence[PullsSpread] = ()
 
     @classmethod
     def of_nothing(cls) -> SyncReport:
@@ -70,6 +72,15 @@ class SyncReport:
             "images": [_result(result) for result in self.results],
             "errors": source_errors(self.errors),
             "budgets": [budget_document(budget) for budget in self.budgets],
+            "spread": [
+                {
+                    "registry": each.registry,
+                    "identity": each.identity,
+                    "pulls": each.pulls,
+                    "until": _due(each.until),
+                }
+                for each in self.spread
+            ],
             "totals": {
                 "images": len(self.results),
                 **{str(outcome): self.count(outcome) for outcome in Outcome},

@@ -97,9 +97,11 @@ class Action(StrEnum):
 class PlannedImage:
     """An image with its price.
 
-    `pulls_min` and `pulls_max` bound the pulls (`pulls_max` None: no bound); `bytes` is what
-    will be fetched, None while some manifest is not known. `closure` is None before the root
-    document is known. `checked_at` (monotonic seconds) is when the registry was asked last.
+    `pulls_min` and `pulls_max` bound the pulls (`pulls_max` None: no bound); `lacks` are the
+    documents that they are for, as far as they are known. `bytes` is what will be fetched, None
+    while some manifest is not known. `closure` is None before the root document is known, and
+    `whole` tells whether the store has all of it.
+    `checked_at` (monotonic seconds) is when the registry was asked last.
     """
 
     wanted: Wanted
@@ -111,8 +113,10 @@ class PlannedImage:
     closure: Closure | None = None
     pulls_min: int = 0
     pulls_max: int | None = 0
+    lacks: frozenset[str] = frozenset()
     bytes: int | None = 0
     bytes_present: int = 0
+    whole: bool = False
     action: Action = Action.SYNC
     problem: Problem | None = None
     start_at: datetime | None = None
@@ -125,7 +129,7 @@ class PlannedImage:
     @property
     def needs_nothing(self) -> bool:
         """All of the closure is in the store."""
-        return self.closure is not None and self.pulls_max == 0 and self.bytes == 0
+        return self.closure is not None and self.whole
 
     def enclose(self, root: str, records: Mapping[str, ManifestRecord]) -> Closure:
         """The image's closure from `root`, which must be in `records`.
@@ -161,6 +165,7 @@ class PlannedImage:
         self.action = action
         self.problem = Problem.of(error)
         self.pulls_min, self.pulls_max, self.bytes = 0, 0, None
+        self.lacks = frozenset()
 
 
 class Outcome(StrEnum):
@@ -210,3 +215,9 @@ class Spent:
     pulls: int = 0
     bytes_fetched: int = 0
     fetched: set[str] = field(default_factory=set)
+
+    def count(self, digest: str | None) -> None:
+        """One pull of a document, whose digest is not known where a tag was pulled."""
+        self.pulls += 1
+        if digest is not None:
+            self.fetched.add(digest)

@@ -24,6 +24,7 @@ from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine, UpstreamProcess
 
 RESERVE = 5
+OTHERS = "others pull meanwhile"
 DOZEN = {**FORTY, "count": 12}
 
 
@@ -69,7 +70,7 @@ async def run_out(
     sync = ("sync", listed, "--platform", "all", "--reserve", RESERVE, "-o", "json")
     upstream.ask("burn", {"pulls_per_second": 0.3})
 
-    first = await cli(*sync)
+    first = await cli(*sync, changes=OTHERS)
 
     assert first.code == 75, first.stderr
     assert first.json["outcome"] == "deferred"
@@ -87,7 +88,7 @@ async def run_out(
     print(f"{kind}: retry_at {moments[0] - truth:+.2f} s from the refill")
     assert -0.5 <= moments[0] - truth <= 2
     await asyncio.sleep(max(0.0, moments[0] - time.time()))
-    second = await cli(*sync)
+    second = await cli(*sync, changes=OTHERS)
     assert second.json["totals"]["synced"] > 0
     assert_kept(upstream)
 
@@ -142,7 +143,7 @@ async def wait_to_the_end(
     upstream.ask("burn", {"pulls_per_second": 0.3})
 
     words = ("sync", listed, "--platform", "all", "--reserve", RESERVE, "--wait", "-o", "json")
-    waited = await cli(*words, timeout=timeout)
+    waited = await cli(*words, timeout=timeout, changes=OTHERS)
 
     assert waited.code == 0, waited.stderr
     assert waited.json["outcome"] == "complete"
@@ -213,7 +214,8 @@ async def test_two_syncs_at_once_cost_what_one_costs(
     listed = write_list(tmp_path / "images.txt", upstream.references())
     words = ("sync", listed, "--platform", "all", "--reserve", RESERVE, "--wait", "-o", "json")
 
-    both = await asyncio.gather(cli(*words), cli(*words))
+    alone = {"changes": "the other one fetches what this one lacks"}
+    both = await asyncio.gather(cli(*words, **alone), cli(*words, **alone))
 
     assert [each.code for each in both] == [0, 0], [each.stderr for each in both]
     assert {each.json["outcome"] for each in both} == {"complete"}
@@ -340,7 +342,7 @@ async def test_foreign_burn_is_what_others_burn(
 
     async def burn_after(*references: str) -> float:
         words = [word for reference in references for word in ("--image", reference)]
-        synced = await cli("sync", *words, "-o", "json")
+        synced = await cli("sync", *words, "-o", "json", changes=OTHERS)
         assert synced.code == 0, synced.stderr
         return float(synced.json["budgets"][0]["foreign_burn_per_hour"])
 

@@ -125,7 +125,8 @@ async def test_a_read_only_disk(
     pulls = upstream.pulls
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
 
-    refused = await cli("sync", "--image", second, "-o", "json", data_dir=disk)
+    changes = "a copy of the data directory may be written to"
+    refused = await cli("sync", "--image", second, "-o", "json", data_dir=disk, changes=changes)
 
     assert refused.code == 1
     assert str(disk) in one_line(refused)
@@ -138,7 +139,7 @@ async def test_a_locked_database_is_told_in_one_line(synced: Synced) -> None:
     try:
         holder.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
-        refused = await synced.cli(*synced.words)
+        refused = await synced.cli(*synced.words, changes="a copy of the database is not locked")
         waited = time.monotonic() - began
     finally:
         holder.close()
@@ -247,7 +248,7 @@ async def test_what_is_warm_outlives_its_upstream(synced: Synced) -> None:
     before = await inventory(synced.cli)
     synced.upstream.stop()
 
-    ended = await synced.cli(*synced.words)
+    ended = await synced.cli(*synced.words, changes="the upstream can tell of nothing any more")
 
     assert ended.code == 1
     assert outcomes(ended.json) == {"failed"}

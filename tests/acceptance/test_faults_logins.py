@@ -32,7 +32,8 @@ async def test_token_expires_in_mid_run(cli: CommandLine, upstream: UpstreamFact
     registry = await upstream()
     names = put(registry, *"abcdef")
     registry.faults.add("expired-token", kind="manifest", method="GET", nth=3)
-    result = await sync_all(cli, registry, names, max_concurrency=2)
+    again = {"changes": "what a token is refused for is sent again, and each attempt is a pull"}
+    result = await sync_all(cli, registry, names, max_concurrency=2, judged=again)
     assert (result.code, result.json["totals"]["synced"]) == (0, 6), result.stdout
     assert registry.faults.struck("expired-token") == 1
     assert registry.log.counts(kind="manifest", status=401) > 1

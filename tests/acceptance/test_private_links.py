@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from prefetch.demo.images import image
+from prefetch.demo.images import image, index, manifest
 from prefetch.demo.tokens import Account
 from support.factories import UpstreamFactory
 from support.processes import CommandLine
@@ -49,3 +49,24 @@ async def test_content_that_is_private_elsewhere_is_asked_for(
     # What is public must not come to hold what is private for having named it.
     assert blobs <= linked(cli, "corp/app")
     assert not blobs & linked(cli, "claims/app")
+
+
+async def test_what_one_image_pays_for_another_may_not_be_shown_for_it(
+    cli: CommandLine, upstream: UpstreamFactory
+) -> None:
+    """An index names a private image's manifest, and comes first in the same run."""
+    registry = await upstream(accounts={"alice": Account(password=PASSWORD)})
+    secret = manifest("secret", platform=PLATFORM)
+    registry.content.put("corp/app", secret, "1", readers=("alice",))
+    registry.content.put("claims/app", index([secret]), "1")
+    del registry.content.repositories["claims/app"].manifests[secret.digest]
+    result = await cli(
+        *("--config", configure(cli, registry, **ALICE), "sync", "-", "-o", "json"),
+        *("--platform", PLATFORM),
+        stdin=f"{registry.address}/claims/app:1 priority=9\n{registry.address}/corp/app:1\n",
+        env={"ALICE_PASSWORD": PASSWORD},
+    )
+    assert [each["pulls"] for each in result.json["images"]] == [1, 1]
+    assert result.json["images"][1]["outcome"] == "synced"
+    assert secret.digest in linked(cli, "corp/app")
+    assert secret.digest not in linked(cli, "claims/app")

@@ -24,6 +24,7 @@ from prefetch.errors import ConfigError
 from prefetch.oci.platform import ALL, Platform
 from prefetch.oci.registries import DEFAULT_REGISTRIES
 from prefetch.ratelimit.budget import Reserve
+from prefetch.ratelimit.pace import Pace
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 
@@ -39,6 +40,7 @@ registries:
     ca_file: /etc/ssl/corp.pem
     reserve: 25%
     limit: {pulls: 100, window: 6h}
+    pace: smooth
     requests_per_second: 20
     max_concurrency: 4
     alternates: [public.ecr.aws/docker, mirror.gcr.io]
@@ -62,6 +64,7 @@ serve:
   max_fetches: 16
 schedule:
   - {name: nightly, cron: "0 3 * * *", sources: [images.txt], jitter: 5m, timezone: Europe/Berlin}
+  - {name: slowly, cron: "0 8 * * *", sources: [images.txt], pace: smooth}
 """
 
 
@@ -91,6 +94,7 @@ def test_the_whole_contract(tmp_path: Path) -> None:
     assert hub.ca_file == Path("/etc/ssl/corp.pem")
     assert hub.reserve == Reserve.parse("25%")
     assert hub.limit == (100, 21600.0)
+    assert hub.pace is Pace.SMOOTH
     assert (hub.requests_per_second, hub.max_concurrency) == (20, 4)
     assert hub.alternates == ("public.ecr.aws/docker", "mirror.gcr.io")
     assert [pattern.pattern for pattern in hub.immutable_tags] == [r"v\d+\.\d+\.\d+"]
@@ -113,6 +117,7 @@ def test_the_whole_contract(tmp_path: Path) -> None:
     )
     assert built.schedule == (
         ScheduleEntry("nightly", "0 3 * * *", (tmp_path / "images.txt",), 300.0, "Europe/Berlin"),
+        ScheduleEntry("slowly", "0 8 * * *", (tmp_path / "images.txt",), pace=Pace.SMOOTH),
     )
 
 
@@ -237,6 +242,8 @@ def test_all_platforms(tmp_path: Path) -> None:
             "registries: {a.io: {requests_per_second: fast}}",
             "per_second: expected a number, got",
         ),
+        ("registries: {a.io: {pace: fast}}", "pace: expected smooth or burst, got 'fast'"),
+        ("registries: {a.io: {pace: 5}}", "pace: expected smooth or burst, got a number"),
         ("registries: {a.io: {requests_per_second: 0}}", "requests_per_second: expected"),
         ("registries: {a.io: {max_concurrency: 1.5}}", "max_concurrency: expected"),
         ("registries: {a.io: {max_concurrency: '8'}}", "max_concurrency: expected"),

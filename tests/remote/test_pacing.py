@@ -1,11 +1,10 @@
-"""Slots and rates, in one process and in several."""
+"""Slots, in one process and in several."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import textwrap
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from prefetch.clock import SystemClock
 from prefetch.errors import StateError
 from prefetch.filelock import FileLock
-from prefetch.remote.pacing import Rate, Slots, file_name
+from prefetch.remote.pacing import Slots, file_name
 from support.clock import ManualClock
 
 HOLDER = textwrap.dedent(
@@ -120,45 +119,13 @@ async def test_two_processes_share_the_slots(tmp_path: Path) -> None:
     assert running == 0
 
 
-async def test_requests_leave_at_the_rate(tmp_path: Path, clock: ManualClock) -> None:
-    rate = Rate(tmp_path, "docker.io", 4.0, 8, clock)
-    began = clock.monotonic()
-    for _ in range(9):
-        await rate.wait()
-    assert clock.monotonic() - began == pytest.approx(2.0, abs=0.01)
-
-
-async def test_two_rates_on_one_directory_are_one(tmp_path: Path) -> None:
-    clock = SystemClock()
-    rates = [Rate(tmp_path, "docker.io", 100.0, 40, clock) for _ in range(2)]
-    began = time.monotonic()
-    await asyncio.gather(*(rate.wait() for rate in rates for _ in range(15)))
-    assert time.monotonic() - began >= 0.29
-
-
-@pytest.mark.parametrize("left", ["9e99", "nan", "garbage", "-5", "1e6"])
-async def test_what_a_reboot_left_behind_blocks_nobody(
-    tmp_path: Path, clock: ManualClock, left: str
-) -> None:
-    (tmp_path / "docker.io.rate").write_text(left)
-    rate = Rate(tmp_path, "docker.io", 1.0, 8, clock)
-    began = clock.monotonic()
-    await rate.wait()
-    assert clock.monotonic() - began < 0.01
-    await rate.wait()
-    assert clock.monotonic() - began == pytest.approx(1.0, abs=0.01)
-
-
 async def test_a_directory_that_is_gone_is_told_in_one_line(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     slots = Slots(tmp_path / "gone", "docker.io", 2, clock)
-    rate = Rate(tmp_path / "gone", "docker.io", 1.0, 8, clock)
     for _ in range(5):
         with pytest.raises(StateError, match=r"docker\.io\.slot\.\d: cannot be used as a lock"):
             await slots.hold().__aenter__()
-    with pytest.raises(StateError, match=r"docker\.io\.rate: cannot be used as a lock"):
-        await rate.wait()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

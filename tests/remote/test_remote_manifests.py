@@ -433,7 +433,8 @@ async def test_requests_leave_no_faster_than_told(
     await asyncio.gather(*(client.resolve(repository, "latest") for _ in range(10)))
     started = [each.started for each in registry.log]
     assert len(started) == 12  # with ping and token
-    assert started[-1] - started[0] >= 11 / 50 * 0.95
+    # Five may leave at once.
+    assert started[-1] - started[0] >= (11 - 4) / 50 * 0.95
 
 
 @pytest.mark.real("docker-registry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from aiohttp import web
 from remote_support import Connect, Serve, layer_of, put_image
 
 from prefetch.errors import ServerFault, Throttled
-from prefetch.events import ThrottleEvent
+from prefetch.events import Slowed, ThrottleEvent
 from prefetch.oci.reference import Repository
 from support.clock import ManualClock
 from support.factories import UpstreamFactory
@@ -27,7 +28,8 @@ async def test_retry_after_in_every_form(
     assert (await connected.client.resolve(repository, "latest")).digest is not None
     waited = (clock.now() - began).total_seconds()
     assert 59 <= waited <= 75
-    (event,) = connected.events
+    slowed, event = connected.events
+    assert slowed == Slowed(registry.address, 10.0)
     assert isinstance(event, ThrottleEvent)
     assert event.registry == registry.address
     assert event.until - began >= timedelta(seconds=59)
@@ -81,6 +83,32 @@ async def test_every_request_waits_whoever_was_throttled(
     began = clock.monotonic()
     await connected.client.manifest(repository, image.digest, hold=None)
     assert clock.monotonic() - began >= 29.9
+
+
+async def test_requests_that_were_throttled_together_teach_once(
+    upstream: UpstreamFactory, connect: Connect
+) -> None:
+    registry = await upstream()
+    repository, _ = put_image(registry)
+    registry.faults.add("throttle", kind="manifest", retry_after="none", count=8)
+    connected = await connect(registry.url)
+    await asyncio.gather(*(connected.client.resolve(repository, "latest") for _ in range(8)))
+    assert [each for each in connected.events if isinstance(each, Slowed)] == [
+        Slowed(registry.address, 10.0)
+    ]
+
+
+async def test_what_another_origin_says_teaches_nothing(
+    upstream: UpstreamFactory, connect: Connect, clock: ManualClock
+) -> None:
+    registry = await upstream(clock=clock)
+    repository, image = put_image(registry)
+    registry.faults.add("throttle", kind="cdn", seconds=20.0)
+    connected = await connect(registry.url, clock=clock)
+    async with connected.client.open_blob(repository, layer_of(image)):
+        pass
+    assert registry.faults.struck("throttle") == 1
+    assert [type(event) for event in connected.events] == [ThrottleEvent]
 
 
 async def test_another_process_waits_as_well(
@@ -138,7 +166,7 @@ async def test_429_is_throttling_whatever_page_comes_with_it(
     connected = await connect(server.url, clock=clock)
     repository = Repository(connected.client.settings.name, "team/app")
     assert await connected.client.tags(repository) == ["1"]
-    assert [type(event) for event in connected.events] == [ThrottleEvent]
+    assert [type(event) for event in connected.events] == [Slowed, ThrottleEvent]
 
 
 @pytest.mark.parametrize(("asked", "least"), [("40", 40.0), ("9999", 300.0), (None, 0.0)])

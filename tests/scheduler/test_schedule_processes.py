@@ -92,6 +92,22 @@ async def test_what_was_put_off_comes_when_the_window_returns_and_survives_a_kil
     assert WINDOW <= waited <= WINDOW + 5.0
 
 
+async def test_an_entry_at_a_smooth_pace_spreads_its_pulls(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    settings = {"limit": 6, "window": 3 * WINDOW}
+    upstream = await upstream_process(settings=settings, images=[FOUR])
+    scheduling = await start(write_schedule(tmp_path, upstream, {**NIGHTLY, "pace": "smooth"}))
+    (spread,) = await scheduling.wait_for("pulls spread", entry="nightly")
+    (ended,) = await scheduling.wait_for("sync ended", entry="nightly")
+    assert ended["synced"] == 4
+    assert spread["pulls"] >= 4
+    moments = sorted(each["started"] for each in upstream.requests() if each["counted"])
+    # Four of at most six in twelve seconds: the last one comes after half of that.
+    assert moments[3] - moments[0] >= 4.0
+    assert await scheduling.end() == 0
+
+
 async def test_a_missed_run_is_caught_up_once(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
 ) -> None:

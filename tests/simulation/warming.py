@@ -16,6 +16,7 @@ from prefetch.oci.platform import Platform
 from prefetch.oci.reference import Digest, Reference, Repository
 from prefetch.ratelimit.budget import Reserve
 from prefetch.ratelimit.headers import Observation
+from prefetch.ratelimit.pace import Pace
 from prefetch.ratelimit.supply import Outlook
 from prefetch.remote.metering import Meter
 from prefetch.remote.registry import RegistryClient
@@ -24,7 +25,8 @@ from prefetch.state.ledger import Ledger
 from prefetch.state.meters import Hold, MeterKey, MeterPolicy
 from prefetch.sync.admission import Admission, Patience, price_to_hold
 from prefetch.sync.planner import Planner
-from prefetch.sync.wanted import Grant, PlannedImage, Wanted
+from prefetch.sync.sharing import Payer, Sharing
+from prefetch.sync.wanted import Grant, PlannedImage, Spent, Wanted
 from simulation.virtual import EPOCH, VirtualClock
 from simulation.world import Registry
 
@@ -55,7 +57,7 @@ class Client:
     ) -> None:
         self.meter = MeterKey("docker.io")
         self.policy = MeterPolicy(Reserve(reserve))
-        self.settings = SimpleNamespace(max_concurrency=_CONCURRENCY)
+        self.settings = SimpleNamespace(max_concurrency=_CONCURRENCY, pace=Pace.BURST)
         self._reserve = reserve
         self._registry = registry
         self._metering = Meter(ledger, self.meter, self.policy, clock)
@@ -90,7 +92,7 @@ class Client:
         raise await self._metering.exhausted(error)
 
     async def _look(self, path: str) -> None:
-        stamp = await self._metering.stamp()
+        stamp = await self._metering.head_stamp(path)
         await self._pass()
         reading = self._reading()
         await self._pass()
@@ -175,6 +177,10 @@ class Warming:
         async def start(image: PlannedImage, grant: Grant) -> bool:
             return await _fetch(client, ledger, image, grant)
 
+        wanted = [image for image in images if image.pulls_min]
+        sharing = Sharing()
+        for image in wanted:
+            sharing.expect(Payer(image, cast("RegistryClient", client), Spent()))
         admission = Admission(
             client=cast("RegistryClient", client),
             ledger=ledger,
@@ -182,8 +188,9 @@ class Warming:
             clock=clock,
             emit=lambda _: None,
             patience=Patience(wait=True),
+            sharing=sharing,
         )
-        await admission.run([i for i in images if i.pulls_min], start, _never)
+        await admission.run(wanted, start, _never)
 
     async def _watch(
         self, images: Sequence[PlannedImage], ledger: Ledger, clock: Clock, seen: Watched

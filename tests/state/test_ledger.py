@@ -22,6 +22,7 @@ from prefetch.state.ledger import (
     Observe,
     Refused,
     Spend,
+    Stamp,
 )
 from support.turned_clock import TurnedClock
 
@@ -490,6 +491,34 @@ async def test_a_configured_limit_counts_our_own_spends(
     assert isinstance(await ask(ledgers[0], policy=policy), Granted)
 
 
+async def test_a_configured_limit_counts_what_the_registry_exempts(
+    ledgers: list[Ledger], clock: TurnedClock
+) -> None:
+    one, two = ledgers
+    policy = MeterPolicy(Reserve(1), (4, 100.0))
+    await head(one, None)
+    hold = await one.hold(HUB, 2, policy, label="x", exempt=True)
+    assert isinstance(hold, Hold)
+    assert not await one.grow(hold, 2)
+    assert isinstance(await one.hold(HUB, 2, policy, label="y", exempt=True), Refused)
+    assert await one.release(hold) == 2
+    for _ in range(3):
+        await two.settle(await spent(two, policy=policy), None, answered=True)
+    refused = await ask(one, policy=policy)
+    assert isinstance(refused, Refused)
+    assert (refused.stale, "configured" in refused.reason) == (False, True)
+    clock.turn(101)
+    assert isinstance(await ask(one, policy=policy), Granted)
+
+
+async def test_what_is_exempt_is_free_of_the_reported_limit_alone(ledger: Ledger) -> None:
+    await head(ledger, reading(0))
+    await head(ledger, None, "docker/exempt")
+    policy = MeterPolicy(Reserve(0), (2, 100.0))
+    answers = [await ask(ledger, where="docker/exempt", policy=policy) for _ in range(3)]
+    assert [type(each) for each in answers] == [Granted, Granted, Refused]
+
+
 async def test_of_configured_and_reported_limit_the_lower_counts(ledger: Ledger) -> None:
     await head(ledger, reading(50))
     assert await available(ledger, MeterPolicy(Reserve(0), (10, 100.0))) == 10
@@ -520,6 +549,88 @@ async def test_heads_that_cost_nothing_stay_free(ledger: Ledger, clock: TurnedCl
         await head(ledger, reading(remaining))
         await available(ledger)
         clock.turn(1)
+    assert await ledger.head_cost(HUB) == 0
+
+
+async def costly(ledger: Ledger, clock: TurnedClock, remaining: int = 50) -> int:
+    """Let HEADs be seen to cost pulls; returns what is left."""
+    for number in range(25):
+        await head(ledger, reading(remaining + 25 - number - 1))
+        await available(ledger)
+        clock.turn(1)
+    assert await ledger.head_cost(HUB) == 1
+    return remaining
+
+
+async def answer(ledger: Ledger, stamp: Stamp, remaining: int) -> None:
+    """A HEAD's answer has come, and is written."""
+    seen = reading(remaining)
+    await ledger.observe(HUB, stamp, seen, repository=REPOSITORY, method="HEAD")
+    await available(ledger)
+
+
+async def test_a_head_that_costs_is_charged_before_it_is_answered(
+    ledgers: list[Ledger], clock: TurnedClock
+) -> None:
+    one, two = ledgers
+    left = await costly(one, clock)
+    stamp = await two.head_stamp(HUB, REPOSITORY)
+    assert await available(one) == await available(two) == left - 1
+    await answer(two, stamp, left - 1)
+    assert await available(one) == left - 1
+    assert isinstance(await ask(two), Granted)
+
+
+async def test_near_the_reserve_no_pull_leaves_beside_a_head_that_costs(
+    ledgers: list[Ledger], clock: TurnedClock
+) -> None:
+    one, two = ledgers
+    left = await costly(one, clock, remaining=9)
+    stamp = await two.head_stamp(HUB, REPOSITORY)
+    assert await ask(one, policy=FIVE) == Busy()
+    await answer(two, stamp, left - 1)
+    assert isinstance(await ask(one, policy=FIVE), Granted)
+
+
+async def test_of_heads_under_way_together_a_later_one_may_not_show_the_earlier(
+    ledger: Ledger, clock: TurnedClock
+) -> None:
+    left = await costly(ledger, clock)
+    early, late = [await ledger.head_stamp(HUB, REPOSITORY) for _ in range(2)]
+    await answer(ledger, late, left - 1)
+    assert await available(ledger) == left - 2
+    await answer(ledger, early, left - 2)
+    assert await available(ledger) == left - 2
+    await answer(ledger, await ledger.head_stamp(HUB, REPOSITORY), left - 3)
+    assert await available(ledger) == left - 3
+
+
+async def test_a_head_that_came_to_nothing_stays_charged_until_a_reading(
+    ledgers: list[Ledger], clock: TurnedClock
+) -> None:
+    one, two = ledgers
+    left = await costly(one, clock)
+    await one.unheard(await one.head_stamp(HUB, REPOSITORY))
+    await two.head_stamp(HUB, REPOSITORY)
+    crash(two)
+    assert await available(one) == left - 2
+    await answer(one, await one.head_stamp(HUB, REPOSITORY), left - 1)
+    assert await available(one) == left - 1
+
+
+async def test_heads_that_cost_nothing_are_not_journaled(ledger: Ledger, state: State) -> None:
+    await head(ledger, reading(50))
+    await ledger.unheard(await ledger.head_stamp(HUB, REPOSITORY))
+    assert await available(ledger) == 50
+    query = text("SELECT count(*) FROM spends")
+    assert await state.read(lambda c: c.execute(query).scalar_one()) == 0
+
+
+async def test_heads_that_no_longer_cost_are_free_again(ledger: Ledger, clock: TurnedClock) -> None:
+    left = await costly(ledger, clock)
+    for _ in range(12):
+        clock.turn(1)
+        await answer(ledger, await ledger.head_stamp(HUB, REPOSITORY), left)
     assert await ledger.head_cost(HUB) == 0
 
 

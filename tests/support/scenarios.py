@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from prefetch.demo.requests import Request
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
 from support.evidence import assert_blobs_sound, assert_no_crash, assert_no_secret
+from support.foreseeing import Foreseeing, Within
 from support.processes import CommandLine, Result
 
 TAG = "1"
@@ -63,7 +64,8 @@ def usual(seed: str) -> Image:
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """With `code` None the image is synced, else it fails with that code and `says` why (a
-    pattern); a `lasting` failure is one of the content, which no recovery of the registry heals."""
+    pattern); a `lasting` failure is one of the content, which no recovery of the registry heals.
+    What is `unforeseen` costs more than its bound: its index names indexes."""
 
     name: str
     orders: Sequence[Order]
@@ -72,6 +74,13 @@ class Scenario:
     says: str = ""
     status: int | None = None
     lasting: bool = False
+    unforeseen: bool = False
+
+    @property
+    def costs_pulls(self) -> bool:
+        """Whether a fault strikes a pull, so that it is sent again, or spares those after it."""
+        details = [each.details for each in self.orders]
+        return any(d.get("kind") == "manifest" and d.get("method") != "HEAD" for d in details)
 
     def __str__(self) -> str:
         return self.name
@@ -164,9 +173,17 @@ def configure(cli: CommandLine, *upstreams: Upstream, **registry: Any) -> Path:
 
 
 async def sync_all(
-    cli: CommandLine, upstream: Upstream, names: Sequence[str], *words: str | Path, **registry: Any
+    cli: CommandLine,
+    upstream: Upstream,
+    names: Sequence[str],
+    *words: str | Path,
+    judged: Mapping[str, Any] | None = None,
+    **registry: Any,
 ) -> Result:
-    """`sync -o json` of one tag of each repository, with all that it may log."""
+    """`sync -o json` of one tag of each repository, with all that it may log.
+
+    `judged` is what a `Foreseeing` is told of the scenario, `registry` goes to the configuration.
+    """
     config = configure(cli, upstream, **registry)
     return await cli(
         *("--config", config, "--log-level", "debug", "--log-format", "json"),
@@ -174,14 +191,20 @@ async def sync_all(
         stdin="\n".join(f"{upstream.address}/{name}:{TAG}" for name in names),
         env={"ALICE_PASSWORD": PASSWORD},
         timeout=90,
+        **(judged or {}),
     )
+
+
+def _references(upstream: Upstream, scenarios: Iterable[Scenario]) -> list[str]:
+    return [f"{upstream.address}/{each.name}:{TAG}" for each in scenarios]
 
 
 async def run_ward(directory: Path, scenarios: Sequence[Scenario], **settings: Any) -> Ward:
     """Prepare an upstream, sync twice; `settings` are UpstreamSettings'."""
-    cli = CommandLine(directory / "home", directory / "data")
+    cli = Foreseeing(directory / "home", directory / "data")
     cli.home.mkdir(parents=True)
     async with Upstream(UpstreamSettings(**{"limit": 10_000, **settings})) as upstream:
+        cli.upstreams.append(Within(upstream))
         images = {}
         for scenario in scenarios:
             made = images[scenario.name] = scenario.content(scenario.name)
@@ -189,7 +212,11 @@ async def run_ward(directory: Path, scenarios: Sequence[Scenario], **settings: A
             for each in scenario.orders:
                 each.give(upstream, scenario.name, made)
         patience = {"idle_timeout": "1s", "max_concurrency": 32}
-        first = await sync_all(cli, upstream, list(images), **patience)
+        judged = {
+            "unforeseen": _references(upstream, (s for s in scenarios if s.unforeseen)),
+            "scripted": _references(upstream, (s for s in scenarios if s.costs_pulls)),
+        }
+        first = await sync_all(cli, upstream, list(images), judged=judged, **patience)
         requests = list(upstream.log)
         upstream.faults.clear()
         again = await sync_all(cli, upstream, list(images), **patience)
