@@ -135,15 +135,6 @@ class WaitStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadlineMissed:
-    """These references will not be warm by then; `reason` says why, in a few words."""
-
-    by: datetime
-    images: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class PullsSpread:
     """A run spends smoothly: the pulls that are available are spread until `until`."""
 
@@ -154,11 +145,77 @@ class PullsSpread:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadlineMissed:
+    """These references will not be warm by then; `reason` says why, in a few words."""
+
+    by: datetime
+    images: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveThreatened:
+    """Others will have used up the `available` pulls above a meter's reserve at about `used_up_at`,
+    before its window of `window_seconds` is over."""
+
+    registry: str
+    identity: str
+    limit: int | None
+    remaining: int | None
+    reserve: int
+    available: int | None
+    foreign_burn_per_hour: float
+    window_seconds: float | None
+    used_up_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ImmutableTagMoved:
+    """A tag that the configuration calls immutable has another digest (`found`) than it had.
+
+    `kept`: it stays at the recorded one in this cache, since that was complete.
+    """
+
+    reference: str
+    recorded: str
+    found: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeDelivered:
+    """A hook has taken a notice; `output` is the start of what a program has printed."""
+
+    hook: str
+    notice: str
+    id: str
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed:
+    """A hook has not taken a notice; unless `given_up` it is tried again."""
+
+    hook: str
+    notice: str
+    id: str
+    reason: str
+    attempts: int
+    given_up: bool
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run ended: `complete`, `deferred`, `failed` or `interrupted`."""
+    """The run ended: `complete`, `deferred`, `failed` or `interrupted`.
+
+    `errors` entries of its sources could not be read; `message` is what kept it from its end.
+    """
 
     run_id: str
     outcome: str
+    errors: int = 0
+    message: str | None = None
 
 
 Event = (
@@ -176,8 +233,12 @@ Event = (
     | Slowed
     | BudgetChanged
     | WaitStarted
-    | DeadlineMissed
     | PullsSpread
+    | DeadlineMissed
+    | ReserveThreatened
+    | ImmutableTagMoved
+    | NoticeDelivered
+    | NoticeFailed
     | RunFinished
 )
 Emit = Callable[[Event], None]

@@ -64,7 +64,7 @@ async def _check(request: CheckRequest, emit: Emit) -> GateReport:
         records = await runtime.state.references.get_many(names)
         shelf = _Shelf(runtime, records, verify=request.verify)
         if request.fresh:
-            await shelf.refresh(selection.wanted)
+            await shelf.refresh(selection.wanted, records)
         images = await Gate(shelf).check(selection.wanted)
         for image in images:
             if (problem := shelf.problem(image.wanted)) is not None:
@@ -127,11 +127,13 @@ class _Shelf(StoreShelf):
         self._resolver = Resolver(runtime.upstreams, runtime.clock, runtime.emit)
         self._now: dict[str, PlannedImage] = {}
 
-    async def refresh(self, wanted: list[Wanted]) -> None:
+    async def refresh(self, wanted: list[Wanted], records: Mapping[str, ReferenceRecord]) -> None:
         """Ask the registries, by HEAD, what each tag is."""
         # A digest is what it is; only whether what nobody asks for is still there has to be asked.
         tags = [
-            PlannedImage(each) for each in wanted if each.reference.digest is None or each.optional
+            PlannedImage(each, records.get(each.name))
+            for each in wanted
+            if each.reference.digest is None or each.optional
         ]
         await self._resolver.resolve(tags)
         self._now = {image.wanted.name: image for image in tags}

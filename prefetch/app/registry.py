@@ -123,6 +123,7 @@ async def open_service(
             platforms=runtime.settings.platforms,
             clock=clock,
             checked=lambda outcome: metrics.fetch("tag_check", outcome),
+            moved=runtime.emit,
         )
         settling = Settling(library, clock, log)
         blobs = BlobService(

@@ -7,19 +7,23 @@ import os
 import signal
 from dataclasses import dataclass
 
+from prefetch.app.noticing import delivering
+from prefetch.app.offloop import off_loop
+from prefetch.app.reloading import Watch, reloaded
 from prefetch.app.requests import Place
 from prefetch.app.runtime import open_runtime, open_state, settings_at
 from prefetch.app.signals import run
 from prefetch.app.timedsync import TimedSync
 from prefetch.clock import SystemClock
 from prefetch.config.settings import ScheduleEntry, Settings
-from prefetch.errors import ConfigError, PrefetchError, UsageError
+from prefetch.errors import PrefetchError, UsageError
 from prefetch.events import Stream
 from prefetch.scheduler.keeper import Means, Scheduler
 from prefetch.scheduler.plan import Cause, Entry
 from prefetch.scheduler.status import Status, statuses
-from prefetch.scheduler.ticks import Ticks
+from prefetch.scheduler.ticks import Interval, Ticks, Times
 from prefetch.server.accesslog import Logs, ServerLog
+from prefetch.tasks import end_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def list_schedule(place: Place) -> list[Status]:
 
     async def listed() -> list[Status]:
         async with open_state(settings) as state:
-            entries = [(_entry(each), each.cron) for each in settings.schedule]
+            entries = [(_entry(each), each.platforms) for each in settings.schedule]
             return await statuses(entries, state.runs, state.locks, state.clock.now())
 
     found, _ = run(lambda _: listed())
@@ -100,17 +104,24 @@ class _Keeping:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
+        watch = Watch(self._place)
+        loop.add_signal_handler(signal.SIGHUP, watch.tell)
         async with open_state(self._settings) as state:
             state.locks.mkdir(parents=True, exist_ok=True)
             means = Means(state.runs, state.locks, self._work, state.clock, self._log)
             scheduler = Scheduler(means)
-            loop.add_signal_handler(signal.SIGHUP, self._told_to_reload, scheduler)
-            if not self._reload(scheduler):
-                self._keep(scheduler, self._settings)
+            tasks = (
+                asyncio.create_task(scheduler.until(self._stop)),
+                asyncio.create_task(self._follow(watch, scheduler)),
+            )
             try:
-                await scheduler.until(self._stop)
+                async with delivering(state, lambda: self._settings.notify, self._log):
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
             finally:
                 self._stop.set()
+                await end_all(tasks)
                 await scheduler.close()
 
     def _told_to_stop(self, number: int) -> None:
@@ -119,22 +130,34 @@ class _Keeping:
         self._log.info("stopping", signal=signal.Signals(number).name)
         self._stop.set()
 
-    def _keep(self, scheduler: Scheduler, settings: Settings) -> None:
-        scheduler.keep([_entry(each) for each in settings.schedule])
-        self._settings = settings
+    async def _follow(self, watch: Watch, scheduler: Scheduler) -> None:
+        """Keep the schedule that the configuration has, now and whenever that changes.
 
-    def _told_to_reload(self, scheduler: Scheduler) -> None:
-        if self._reload(scheduler):
-            self._log.info("configuration reloaded", entries=len(self._settings.schedule))
+        A scheduler that is started again may begin with what its supervisor had read long ago.
+        """
+        await watch.take()
+        before = self._settings
+        if not await self._reload(scheduler):
+            self._keep(scheduler, before)
+        while True:
+            told = await watch.wait()
+            before = self._settings
+            if await self._reload(scheduler) and (told or self._settings != before):
+                self._log.info("configuration reloaded", entries=len(self._settings.schedule))
 
-    def _reload(self, scheduler: Scheduler) -> bool:
+    async def _reload(self, scheduler: Scheduler) -> bool:
         """Read the configuration again; one that cannot be used changes nothing."""
+        old = self._settings
         try:
-            self._keep(scheduler, _reloaded(self._settings, self._place))
+            self._keep(scheduler, await off_loop(lambda: reloaded(old, self._place)))
         except PrefetchError as error:
             self._log.error("the configuration is not used", reason=str(error))
             return False
         return True
+
+    def _keep(self, scheduler: Scheduler, settings: Settings) -> None:
+        scheduler.keep([_entry(each) for each in settings.schedule])
+        self._settings = settings
 
     async def _work(self, name: str, cause: Cause) -> None:
         settings = self._settings
@@ -142,22 +165,6 @@ class _Keeping:
         if entry is not None:
             sync = TimedSync(settings, self._place, entry, cause, self._log, self._stop.is_set)
             await sync.run()
-
-
-def _reloaded(old: Settings, place: Place) -> Settings:
-    """The configuration as it is now, for a process that has begun with `old`.
-
-    A scheduler that is started again may begin with what its supervisor had read long ago. Raises
-    ConfigError; also when the data would be elsewhere, since what is open stays open.
-    """
-    new = settings_at(place)
-    for key, before, after in (
-        ("data_dir", old.data_dir, new.data_dir),
-        ("state_url", old.database_url, new.database_url),
-    ):
-        if before != after:
-            raise ConfigError(f"{new.path}: {key}: a change of it takes a restart")
-    return new
 
 
 def _scheduled(place: Place) -> Settings:
@@ -171,5 +178,10 @@ def _scheduled(place: Place) -> Settings:
 
 
 def _entry(configured: ScheduleEntry) -> Entry:
-    ticks = Ticks(configured.cron, configured.timezone)
-    return Entry(configured.name, ticks, configured.jitter)
+    return Entry(configured.name, _times(configured), configured.jitter)
+
+
+def _times(configured: ScheduleEntry) -> Times:
+    if configured.every is not None:
+        return Interval(configured.every)
+    return Ticks(configured.cron or "", configured.timezone)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefetch.app.listening import listen
+from prefetch.app.noticing import logging_to, open_noticing_runtime
 from prefetch.app.registry import open_service
 from prefetch.app.requests import Place
 from prefetch.app.runtime import open_runtime, settings_at
@@ -173,8 +174,9 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     clock, log = SystemClock(), logs.server
     async with AsyncExitStack() as stack:
+        emit = Stream([counting(metrics), logging_to(log)]).emit
         runtime = await stack.enter_async_context(
-            open_runtime(settings, request.place, counting(metrics))
+            open_noticing_runtime(settings, request.place, emit, patience=0)
         )
         users = None
         if settings.serve.htpasswd_file is not None:

@@ -11,6 +11,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def end_at_once(status: int) -> None:
+    """From now on SIGINT and SIGTERM end the process with this status, until something else takes
+    care of them: for when nothing is under way yet."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(status))
+
+
 class Interruption:
     """Which signal has come, if any. The second one ends the process at once: nothing is lost."""
 

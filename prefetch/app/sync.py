@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from prefetch.app.noticing import failed_run, open_noticing_runtime
 from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime
 from prefetch.app.selecting import read_all, select
 from prefetch.app.signals import Interruption, run
+from prefetch.app.turns import job_name, turn
 from prefetch.config.settings import Settings
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
 from prefetch.oci.platform import PlatformSet
@@ -29,6 +31,9 @@ from prefetch.sync.sharing import Payer, Sharing, unsettled
 from prefetch.sync.transfer import Transfer
 from prefetch.sync.visibility import Visibilities
 from prefetch.sync.wanted import Action, Outcome, PlannedImage, Spent
+
+# So long a run waits for the one before it, without --wait.
+_TURN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +87,27 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
 
 async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_runtime(settings, request.source.place, emit) as runtime:
+    async with open_noticing_runtime(settings, request.source.place, emit) as runtime:
         clock = runtime.clock
         deadline = None if request.timeout is None else clock.monotonic() + request.timeout
-        run_id = await runtime.state.runs.start("sync", clock.now())
-        job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
-        return await sync_all(runtime, job, interruption.settle)
+        until = deadline if request.wait else clock.monotonic() + _TURN_SECONDS
+        name = job_name(request.source, parsed)
+        async with turn(runtime.state.locks, name, clock, until) as ours:
+            if not ours:
+                return SyncReport.of_nothing(busy=True)
+            run_id = await runtime.state.runs.start("sync", clock.now())
+            job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
+            try:
+                return await sync_all(runtime, job, interruption.settle)
+            except Exception as error:
+                runtime.emit(failed_run(run_id, error))
+                raise
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that has begun: its id, what the sources name, for which platforms where they do not
-    say, and whether it waits for budget.
+    say, and whether it waits for budget. `only` are the references that it is about, None: all.
 
     `review` makes the plan, before the first pull, and answers what is to be carried out of it.
     `until` (monotonic seconds) ends the run in order; what was fetched stays.
@@ -103,6 +117,7 @@ class Job:
     parsed: Parsed
     platforms: PlatformSet
     patience: Patience
+    only: frozenset[str] | None = None
     review: Review | None = None
     until: float | None = None
 
@@ -120,7 +135,9 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     try:
         selection = await select(job.parsed, runtime, job.platforms)
         errors = selection.errors
-        work.wanted = selection.wanted
+        work.wanted = [
+            wanted for wanted in selection.wanted if job.only is None or wanted.name in job.only
+        ]
         emit(RunStarted(job.run_id, len(work.wanted)))
         parts = parts_of(runtime)
         await parts.visibilities.load()
@@ -145,7 +162,7 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     await _remember(runtime, job.run_id, report)
     private = sum(result.visibility == "private" for result in work.results.values())
     warn_of_private(runtime.settings, private, emit)
-    emit(RunFinished(job.run_id, report.outcome))
+    emit(RunFinished(job.run_id, report.outcome, len(report.errors)))
     return report
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from prefetch.app.noticing import failed_run, logging_to, open_noticing_runtime
 from prefetch.app.requests import Place
-from prefetch.app.runtime import Runtime, open_runtime
+from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_specs
 from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
@@ -43,36 +44,45 @@ class TimedSync:
         place = self.place
         if self.entry.pace is not None:
             place = replace(place, pace=self.entry.pace)
-        async with open_runtime(self.settings, place, emit) as runtime:
+        # What it has to say is sent by the process that keeps the schedule.
+        async with open_noticing_runtime(
+            self.settings, place, emit, entry=self.entry.name, deliver=False
+        ) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
+            only = await runs.unsettled(self.entry.name) if self.cause is Cause.RETRY else None
             run_id = await runs.start(
                 "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
             )
             facts = {"entry": self.entry.name, "run": run_id}
             self.log.info("sync", **facts, cause=self.cause)
             try:
-                report = await self._sync(runtime, run_id)
+                report = await self._sync(runtime, run_id, only)
             except asyncio.CancelledError:
                 await runs.finish(run_id, "interrupted", clock.now())
                 self.log.info("sync ended", **facts, outcome="interrupted")
                 raise
             except Exception as error:  # noqa: BLE001 - no entry may end the schedule of the others
                 await runs.finish(run_id, "failed", clock.now())
+                runtime.emit(failed_run(run_id, error))
                 _tell_failure(self.log, facts, first_cause(error))
             else:
                 _tell(self.log, self.entry.name, report)
 
-    async def _sync(self, runtime: Runtime, run_id: str) -> SyncReport:
-        settings = self.settings
-        parsed = await read_specs(self.entry.sources or settings.sources, settings)
+    async def _sync(self, runtime: Runtime, run_id: str, only: frozenset[str] | None) -> SyncReport:
+        settings, entry = self.settings, self.entry
+        parsed = await read_specs(
+            entry.sources or settings.sources, settings, by_nodes=entry.platforms is None
+        )
         for note in parsed.notes:
             runtime.emit(Remark(str(note)))
-        job = Job(run_id, parsed, settings.platforms, Patience())
+        platforms = settings.platforms if entry.platforms is None else entry.platforms
+        job = Job(run_id, parsed, platforms, Patience(), only)
         return await sync_all(runtime, job, self.stopping)
 
 
 def _telling(log: ServerLog, entry: str) -> Emit:
     """A listener that tells what a person may want to know while a run goes on."""
+    rest = logging_to(log, entry=entry)
 
     def listen(event: Event) -> None:
         match event:
@@ -84,6 +94,8 @@ def _telling(log: ServerLog, entry: str) -> Emit:
                 log.info("pulls spread", entry=entry, registry=registry, pulls=pulls, until=until)
             case Slowed(registry, per_second):
                 log.warning("slowed", entry=entry, registry=registry, per_second=per_second)
+            case _:
+                rest(event)
 
     return listen
 

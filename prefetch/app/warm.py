@@ -11,8 +11,9 @@ from typing import Any
 
 from prefetch.app.judging import case_of, fewer_platforms, lacking
 from prefetch.app.moments import Zone, parse_moment
+from prefetch.app.noticing import failed_run, open_noticing_runtime
 from prefetch.app.requests import SourceRequest
-from prefetch.app.runtime import Runtime, open_runtime
+from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_all
 from prefetch.app.signals import Interruption, run
 from prefetch.app.sync import Job, Parts, run_plan, sync_all
@@ -115,10 +116,14 @@ async def _warm(
     place = request.source.place
     try:
         settings, platforms, parsed = await read_all(request.source, emit)
-        async with open_runtime(settings, place, emit) as runtime:
+        async with open_noticing_runtime(settings, place, emit) as runtime:
             run_id = await runtime.state.runs.start("warm", runtime.clock.now())
             job = Job(run_id, parsed, platforms, Patience())
-            return await warming.run(runtime, job, interruption.settle)
+            try:
+                return await warming.run(runtime, job, interruption.settle)
+            except Exception as error:
+                runtime.emit(failed_run(run_id, error))
+                raise
     except asyncio.CancelledError:
         if interruption.signal is None:
             raise

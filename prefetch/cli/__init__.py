@@ -18,6 +18,7 @@ _COMMANDS = {
     "check": "prefetch.cli.check:check",
     "serve": "prefetch.cli.serve:serve",
     "schedule": "prefetch.cli.schedule:schedule",
+    "notify": "prefetch.cli.notify:notify",
     "freeze": "prefetch.cli.freeze:freeze",
     "thaw": "prefetch.cli.freeze:thaw",
     "probe": "prefetch.cli.probe:probe",

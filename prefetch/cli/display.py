@@ -14,20 +14,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from prefetch.cli.news import news_of
 from prefetch.cli.text import local, plural, short_digest, size, told
 from prefetch.events import (
     BlobFinished,
     BlobProgress,
     BlobStarted,
     BudgetChanged,
-    DeadlineMissed,
     Event,
     ImageFinished,
     PlanReady,
     PullSpent,
     PullsSpread,
     ReferenceResolved,
-    Remark,
     RunStarted,
     Slowed,
     ThrottleEvent,
@@ -102,12 +101,12 @@ class Display:
                 self._blob(event)
             case BudgetChanged() | WaitStarted() | ThrottleEvent() | PullSpent():
                 self._budget(event)
-            case Remark(text):
-                self._console.print(text, highlight=False, markup=False)
             case PullsSpread(registry, identity):
                 self._shown.spread[registry, identity] = event
-            case Slowed() | DeadlineMissed():
+            case Slowed():
                 self._console.print(told(event), highlight=False, markup=False)
+            case _ if (line := news_of(event)) is not None:
+                self._console.print(line, highlight=False, markup=False)
             case _:
                 self._image(event)
 

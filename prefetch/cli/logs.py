@@ -15,14 +15,25 @@ from prefetch.events import (
     BlobStarted,
     DeadlineMissed,
     Event,
+    ImmutableTagMoved,
+    NoticeFailed,
     ReferenceResolved,
     Remark,
+    ReserveThreatened,
     Slowed,
     ThrottleEvent,
 )
 
 _DEBUG = (BlobProgress, BlobStarted, ReferenceResolved)
-_WARNING = (ThrottleEvent, Slowed, Remark, DeadlineMissed)
+_WARNING = (
+    ThrottleEvent,
+    Slowed,
+    Remark,
+    DeadlineMissed,
+    ImmutableTagMoved,
+    ReserveThreatened,
+    NoticeFailed,
+)
 
 
 class EventLog:

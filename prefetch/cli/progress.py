@@ -9,18 +9,17 @@ from datetime import timedelta
 
 import click
 
+from prefetch.cli.news import news_of
 from prefetch.cli.options import Globals
 from prefetch.cli.text import local, plural, size, told
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
     BlobFinished,
-    DeadlineMissed,
     Emit,
     Event,
     ImageFinished,
     PullSpent,
     PullsSpread,
-    Remark,
     RunStarted,
     Slowed,
     Stream,
@@ -74,14 +73,14 @@ class PlainLines:
                 self._pulls += 1
             case BlobFinished(_, fetched):
                 self._bytes += fetched
-            case Remark(text):
-                click.echo(text, err=True)
             case ThrottleEvent(registry, until):
                 click.echo(f"{registry} throttles: waiting until {local(until)}", err=True)
-            case Slowed() | PullsSpread() | DeadlineMissed():
+            case Slowed() | PullsSpread():
                 click.echo(told(event), err=True)
             case WaitStarted():
                 self._wait(event)
+            case _ if (line := news_of(event)) is not None:
+                click.echo(line, err=True)
             case _:
                 pass
         if self._clock.monotonic() - self._last >= _LINE_EVERY_SECONDS:

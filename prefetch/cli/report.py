@@ -37,6 +37,8 @@ def print_json(document: Any) -> None:
 
 def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = False) -> None:
     """What a sync did; images that have not changed are counted, and listed when `verbose`."""
+    if report.busy and not quiet:
+        click.echo("this sync is being run already: nothing was started, try again later", err=True)
     if output == "json":
         print_json(report.document())
         print_source_errors(report.errors)
@@ -46,7 +48,7 @@ def print_sync(report: SyncReport, *, output: str, quiet: bool, verbose: bool = 
         if result.outcome in shown or verbose:
             _print_result(result)
     print_source_errors(report.errors)
-    if not quiet:
+    if not quiet and not report.busy:
         click.echo(_summary(report))
         for each in report.spread:
             click.echo(told(each))

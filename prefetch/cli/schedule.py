@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 def schedule(common: Globals, *, listed: bool, output: str) -> None:
     """Run the configuration's schedule, until SIGTERM or SIGINT.
 
-    Each entry is a sync, within the budget, at the times of a crontab line. What
-    was put off is tried again when its budget should be back, what was missed is
-    caught up once. `serve` does the same beside its workers; one run of an entry
-    at a time, whichever process it is in. SIGHUP reads the configuration again.
+    Each entry is a sync, within the budget, at the times of a crontab line or every
+    so often. What was put off is tried again when its budget should be back, what
+    was missed is caught up once. `serve` does the same beside its workers; one run
+    of an entry at a time, whichever process it is in. The configuration is read
+    again when it changes, and on SIGHUP.
 
     \b
     Examples:
@@ -43,6 +45,9 @@ def schedule(common: Globals, *, listed: bool, output: str) -> None:
         return
     if output != "text":
         raise click.UsageError("-o json goes with --list")
+    from prefetch.app.signals import end_at_once
+
+    end_at_once(0)
     from prefetch.app.schedule import ScheduleRequest, run_schedule
 
     sys.exit(run_schedule(ScheduleRequest(place(common), common.server_level, common.log_format)))
@@ -57,20 +62,21 @@ def print_schedule(found: list[Status], output: str) -> None:
         print_json([status.document() for status in found])
         return
     header = ("ENTRY", "NEXT", "WHY", "LAST", "OUTCOME", "DEFERRED ", "UNTIL")
-    click.echo(table(header, [_row(status) for status in found]))
+    now = datetime.now(UTC)
+    click.echo(table(header, [_row(status, now) for status in found]))
 
 
-def _row(status: Status) -> tuple[str, ...]:
-    from prefetch.cli.text import local
+def _row(status: Status, now: datetime) -> tuple[str, ...]:
+    from prefetch.cli.text import near
 
     last, history = status.last, status.history
     outcome = "-" if last is None else last.outcome or "unfinished"
     return (
         status.entry.name,
-        local(status.plan.at),
+        near(status.plan.at, now),
         str(status.plan.cause),
-        local(last.started_at if last else None),
+        near(last.started_at if last else None, now),
         "running" if status.running else outcome,
         str(history.deferred),
-        local(history.retry_at),
+        near(history.retry_at, now),
     )

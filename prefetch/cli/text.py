@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from prefetch.events import DeadlineMissed, PullsSpread, Slowed
+from prefetch.events import PullsSpread, Slowed
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
 _MIN_CELL = 12
+_WEEK = 7
 
 
 def size(count: int | None) -> str:
@@ -35,16 +36,25 @@ def local(moment: datetime | None) -> str:
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def told(event: Slowed | PullsSpread | DeadlineMissed) -> str:
-    """How requests, or pulls, are held back, or what comes too late, in a line."""
-    if isinstance(event, DeadlineMissed):
-        images = plural(len(event.images), "image")
-        return f"{images} will not be warm by {local(event.by)}: {event.reason}"
+def told(event: Slowed | PullsSpread) -> str:
+    """How requests, or pulls, are held back, in a line."""
     if isinstance(event, Slowed):
         often = f"{event.per_second:g} times a second"
         return f"{event.registry} throttles: it is asked at most {often} from now on"
     name = f"{event.registry} ({event.identity})"
     return f"{name}: {plural(event.pulls, 'pull')} spread until about {local(event.until)}"
+
+
+def near(moment: datetime | None, now: datetime) -> str:
+    """A moment in the reader's time zone, as short as `now` allows: `03:04:05` on the same day,
+    `Fri 03:04` within six days of it, else the date; `-` for none.
+    """
+    if moment is None:
+        return "-"
+    there, here = moment.astimezone(), now.astimezone()
+    days = abs((there.date() - here.date()).days)
+    form = "%Y-%m-%d" if days >= _WEEK else "%a %H:%M" if days else "%H:%M:%S"
+    return there.strftime(form)
 
 
 def short_digest(digest: str | None) -> str:

@@ -86,6 +86,7 @@ def _settings(path: Path, content: Plain, environ: Mapping[str, str]) -> Setting
         kinds=tuple(entry.build() for entry in model.custom_resources),
         serve=model.serve.build(base),
         schedule=tuple(entry.build(base) for entry in model.schedule),
+        notify=tuple(hook.build(base) for hook in model.notify),
     )
 
 

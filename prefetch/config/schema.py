@@ -6,24 +6,14 @@ paths start from.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from prefetch.config import values
+from prefetch.config.notify import HookModel
 from prefetch.config.settings import (
     ANY,
     ClusterReading,
@@ -31,6 +21,9 @@ from prefetch.config.settings import (
     ScheduleEntry,
     SourceSpec,
 )
+from prefetch.config.shape import SECRETS, Duration, File, Strict, Text
+from prefetch.config.shape import path_at as _path
+from prefetch.config.shape import text_of as _text
 from prefetch.credentials.keychain import Account
 from prefetch.errors import PrefetchError
 from prefetch.oci.platform import PlatformSet
@@ -41,48 +34,6 @@ from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import Access, Listen, ServeSettings, Tls
 from prefetch.sources.kinds import CustomKind
 from prefetch.sources.selector import parse_platforms
-
-_SECRETS = frozenset({"password", "token", "secret", "identity_token", "auth"})
-
-
-class Strict(BaseModel):
-    """No unknown keys, no guessing of types; an empty value is that of a key left out."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            got = values.kind(value)
-            raise PydanticCustomError("shape", "expected a mapping, got {got}", {"got": got})
-        for key in value:
-            if key not in cls.model_fields:
-                advice = {"key": key, "advice": cls._advice(key)}
-                raise PydanticCustomError("key", "{advice}", advice)
-        fields = cls.model_fields
-        return {k: v for k, v in value.items() if v is not None or fields[k].is_required()}
-
-    @classmethod
-    def _advice(cls, key: str) -> str:
-        near = difflib.get_close_matches(key, cls.model_fields, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
-        return f"unknown key ({advice})"
-
-
-def _text(what: str, parse: Callable[[str], Any] | None = None) -> BeforeValidator:
-    """A string that `parse` turns into something; what else was given is not shown."""
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ValueError(f"expected {what}, got {values.kind(value)}")
-        return parse(value) if parse else value
-
-    return BeforeValidator(check)
 
 
 def _reserve(value: Any) -> Reserve:
@@ -108,9 +59,7 @@ def _source_kind(value: Any) -> str:
     return "<mapping>" if isinstance(value, dict) else "<file>"
 
 
-Text: TypeAlias = Annotated[str, _text("text")]
-File: TypeAlias = Annotated[str, _text("a file's path")]
-Duration: TypeAlias = Annotated[float, BeforeValidator(values.duration)]
+SourceFile: TypeAlias = Annotated[str, _text("a file's path", values.source)]
 PaceWord: TypeAlias = Annotated[Pace, _text("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
 
@@ -145,7 +94,7 @@ class RegistryModel(Strict):
 
     @classmethod
     def _advice(cls, key: str) -> str:
-        if key in _SECRETS:
+        if key in SECRETS:
             return "secrets do not belong in this file (use password_env or password_file)"
         return super()._advice(key)
 
@@ -226,7 +175,7 @@ class CustomKindModel(Strict):
 
 
 SourceModel: TypeAlias = Annotated[
-    Annotated[File, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
+    Annotated[SourceFile, Tag("<file>")] | Annotated[ClusterSourceModel, Tag("<mapping>")],
     Discriminator(_source_kind),
 ]
 
@@ -289,15 +238,35 @@ class ScheduleModel(Strict):
     """A timed sync."""
 
     name: Annotated[str, _text("a name", values.entry_name)]
-    cron: Annotated[str, _text("five fields as in crontab", values.cron)]
+    cron: Annotated[str, _text("five fields as in crontab", values.cron)] | None = None
+    every: Annotated[float, BeforeValidator(values.interval)] | None = None
     sources: list[SourceModel] = []
+    platforms: Platforms = None
     jitter: Duration = 0.0
     timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
     pace: PaceWord | None = None
 
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> ScheduleModel:
+        if self.cron is None and self.every is None:
+            raise ValueError("expected one of cron and every, got neither")
+        if self.cron is not None and self.every is not None:
+            raise ValueError("expected one of cron and every, got both")
+        if self.every is not None and self.timezone is not None:
+            raise ValueError("timezone goes with cron, not with every")
+        return self
+
     def build(self, base: Path) -> ScheduleEntry:
-        sources = build_sources(self.sources, base)
-        return ScheduleEntry(self.name, self.cron, sources, self.jitter, self.timezone, self.pace)
+        return ScheduleEntry(
+            self.name,
+            cron=self.cron,
+            sources=build_sources(self.sources, base),
+            jitter=self.jitter,
+            timezone=self.timezone,
+            every=self.every,
+            platforms=self.platforms,
+            pace=self.pace,
+        )
 
 
 class FileModel(Strict):
@@ -314,6 +283,7 @@ class FileModel(Strict):
     custom_resources: list[CustomKindModel] = []
     serve: ServeModel = ServeModel()
     schedule: list[ScheduleModel] = []
+    notify: list[HookModel] = []
 
     @model_validator(mode="after")
     def _any_registry(self) -> FileModel:
@@ -324,10 +294,11 @@ class FileModel(Strict):
 
     @model_validator(mode="after")
     def _names_once(self) -> FileModel:
-        names = [entry.name for entry in self.schedule]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"schedule: the name {values.shown(twice)} is used twice")
+        for key, named in (("schedule", self.schedule), ("notify", self.notify)):
+            names = [each.name for each in named]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{key}: the name {values.shown(twice)} is used twice")
         return self
 
     @model_validator(mode="after")
@@ -348,7 +319,3 @@ def build_sources(sources: list[Any], base: Path) -> tuple[SourceSpec, ...]:
         )
         for source in sources
     )
-
-
-def _path(text: str | None, base: Path) -> Path | None:
-    return None if text is None else base / text

@@ -15,6 +15,7 @@ from prefetch.ratelimit.pace import Pace
 from prefetch.remote.settings import RegistrySettings
 from prefetch.server.settings import ServeSettings
 from prefetch.sources.kinds import CustomKind
+from prefetch.sync.hooks import Hook
 
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
@@ -43,16 +44,19 @@ SourceSpec: TypeAlias = Path | ClusterSource
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEntry:
-    """A timed sync: a crontab's five fields, and seconds of jitter. No sources: the file's.
+    """A timed sync: by a crontab's five fields, or `every` so many seconds; one of the two is None.
 
-    `timezone` is an IANA name, None the process's local zone; `pace` None is the registries' own.
+    No sources, and no platforms: the file's. `jitter` is seconds; `timezone` an IANA name, None the
+    process's local zone; `pace` None is the registries' own.
     """
 
     name: str
-    cron: str
+    cron: str | None = None
     sources: tuple[SourceSpec, ...] = ()
     jitter: float = 0.0
     timezone: str | None = None
+    every: float | None = None
+    platforms: PlatformSet | None = None
     pace: Pace | None = None
 
 
@@ -82,6 +86,7 @@ class Settings:
     kinds: tuple[CustomKind, ...] = ()
     serve: ServeSettings = field(default_factory=ServeSettings)
     schedule: tuple[ScheduleEntry, ...] = ()
+    notify: tuple[Hook, ...] = ()
 
     @property
     def database_url(self) -> str:

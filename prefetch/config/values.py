@@ -30,6 +30,8 @@ _ACCESS_PATTERN = re.compile(r"[a-z0-9._:/*?\[\]-]{1,512}")
 _WILDCARDS = frozenset("*?")
 _REGISTRY_MARKS = _WILDCARDS | frozenset(".:")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_OUR_HEADERS = frozenset({"content-type", "content-length", "host", "transfer-encoding"})
 _STATE_URL = re.compile(r"(?:sqlite|postgresql)(?:\+[a-z0-9]+)?://\S*")
 
 
@@ -61,6 +63,21 @@ def duration(value: object) -> float:
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"expected a duration from 0 to ten years, got {shown(value)}")
     return seconds
+
+
+def interval(value: object) -> float:
+    """Seconds, at least one, between the beginnings of two runs."""
+    seconds = duration(value)
+    if seconds < 1:
+        raise ValueError(f"expected a duration of at least 1s, got {shown(value)}")
+    return seconds
+
+
+def source(text: str) -> str:
+    """A source's path; `-` is for the command line, which alone has a standard input."""
+    if text == "-":
+        raise ValueError("expected a file's path, not -: standard input is for the command line")
+    return text
 
 
 def registry_name(text: str) -> str:
@@ -100,6 +117,27 @@ def endpoint(text: str) -> str:
     if not valid or parts.query or parts.fragment or not text.isprintable() or " " in text:
         raise ValueError(f"expected an http:// or https:// URL, got {shown(text)}")
     return text.rstrip("/")
+
+
+def webhook(text: str) -> str:
+    """A webhook's URL, which may hold secrets: it is not shown."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not text.isprintable() or " " in text:
+        raise ValueError("expected an http:// or https:// URL")
+    return text
+
+
+def header(text: str) -> str:
+    """The name of an HTTP header of one's own (RFC 9110, section 5.6.2, "token")."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError(f"expected a header's name such as Authorization, got {shown(text)}")
+    if text.lower().startswith("webhook-") or text.lower() in _OUR_HEADERS:
+        raise ValueError(f"{text} is set by prefetch itself")
+    return text
 
 
 def listen(text: str) -> Listen:

@@ -181,7 +181,7 @@ class Keychain:
 def _read_files(paths: Sequence[AuthPath]) -> list[AuthFile]:
     files = []
     for place in paths:
-        data = _read(place.path, required=place.required)
+        data = read_secret_file(place.path, required=place.required)
         if data is not None:
             files.append(AuthFile.parse(data, str(place.path)))
     return files
@@ -189,12 +189,13 @@ def _read_files(paths: Sequence[AuthPath]) -> list[AuthFile]:
 
 def _read_password(path: Path, registry: str) -> str:
     try:
-        return (_read(path, required=True) or b"").decode()
+        return (read_secret_file(path) or b"").decode()
     except UnicodeDecodeError:
         raise CredentialError(f"{path}: the password for {registry} is not UTF-8") from None
 
 
-def _read(path: Path, *, required: bool) -> bytes | None:
+def read_secret_file(path: Path, *, required: bool = True) -> bytes | None:
+    """A small file's bytes; None where it is missing and not required. Raises CredentialError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)

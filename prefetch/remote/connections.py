@@ -32,10 +32,11 @@ BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError
 
 _KEEP_ALIVE: Final = 30.0
 _DNS_TTL: Final = 60
+_TO_REGISTRIES: Final = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
 class Connections:
-    """The connections to one registry and to where it leads."""
+    """The connections to one registry and to where it leads, or to another server (`to`)."""
 
     def __init__(
         self,
@@ -43,8 +44,10 @@ class Connections:
         guard: Guard,
         home: URL,
         contexts: tuple[ssl.SSLContext | bool, ssl.SSLContext | bool],
+        headers: Mapping[str, str] = _TO_REGISTRIES,
     ) -> None:
         self._timeout = timeout
+        self._headers = headers
         self._home = home.origin()
         self._contexts = contexts
         self._proxies = Proxies(getproxies())
@@ -62,6 +65,19 @@ class Connections:
             total=None, connect=timeouts.connect_timeout, sock_read=settings.idle_timeout
         )
         return cls(timeout, guard, URL(settings.endpoint), contexts)
+
+    @classmethod
+    async def to(cls, url: URL, name: str, *, ca_file: Path | None, timeout: float) -> Connections:
+        """To a server that the user has named in the configuration, under `name`, and no other.
+
+        `timeout` bounds, in seconds, the connecting and any silence. Raises ConfigError for a
+        `ca_file` that cannot be used.
+        """
+        trusted: ssl.SSLContext | bool = True
+        if ca_file is not None:
+            trusted = await asyncio.to_thread(_trusting, ca_file, name)
+        patience = aiohttp.ClientTimeout(total=None, connect=timeout, sock_read=timeout)
+        return cls(patience, Guard(name, url.raw_host or ""), url, (True, trusted), {})
 
     async def send(
         self,
@@ -113,7 +129,7 @@ class Connections:
             headers={
                 "User-Agent": f"prefetch/{__version__}",
                 "Accept-Encoding": "identity",
-                "Docker-Distribution-API-Version": "registry/2.0",
+                **self._headers,
             },
             skip_auto_headers=("Accept", "Content-Type"),
             timeout=self._timeout,
@@ -179,27 +195,28 @@ def _contexts(
     """TLS for where the registry leads, and for the registry itself; True is the default."""
     if settings.ca_file is None and settings.cert_file is None:
         return True, True
-    elsewhere, home = _trusting(settings), _trusting(settings)
+    where = f"registries.{settings.name}"
+    elsewhere, home = _trusting(settings.ca_file, where), _trusting(settings.ca_file, where)
     if settings.cert_file is not None:
         try:
             check_regular(settings.cert_file, settings.key_file)
             home.load_cert_chain(settings.cert_file, settings.key_file)
         except OSError as error:
-            raise _unusable(settings, "cert_file", settings.cert_file, error) from None
+            raise _unusable(f"{where}.cert_file", settings.cert_file, error) from None
     return elsewhere, home
 
 
-def _trusting(settings: RegistrySettings) -> ssl.SSLContext:
+def _trusting(ca_file: Path | None, where: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if settings.ca_file is not None:
+    if ca_file is not None:
         try:
-            check_regular(settings.ca_file)
-            context.load_verify_locations(cafile=settings.ca_file)
+            check_regular(ca_file)
+            context.load_verify_locations(cafile=ca_file)
         except OSError as error:
-            raise _unusable(settings, "ca_file", settings.ca_file, error) from None
+            raise _unusable(f"{where}.ca_file", ca_file, error) from None
     return context
 
 
-def _unusable(settings: RegistrySettings, key: str, path: Path, error: OSError) -> ConfigError:
+def _unusable(key: str, path: Path, error: OSError) -> ConfigError:
     reason = getattr(error, "reason", None) or error.strerror or "it holds no usable PEM"
-    return ConfigError(f"registries.{settings.name}.{key}: cannot use {path}: {reason}")
+    return ConfigError(f"{key}: cannot use {path}: {reason}")

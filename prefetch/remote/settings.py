@@ -38,6 +38,10 @@ class RegistrySettings:
     immutable_tags: tuple[re.Pattern[str], ...] = ()
     public_only: bool = False
 
+    def is_immutable(self, tag: str | None) -> bool:
+        """Whether a tag is said never to move."""
+        return tag is not None and any(each.fullmatch(tag) for each in self.immutable_tags)
+
     @classmethod
     def default(cls, name: str) -> RegistrySettings:
         """The settings of a registry that is not configured."""

@@ -39,9 +39,7 @@ class Throttle:
         """
         waited = False
         while (until := await self._ledger.throttled_until(self.registry)) is not None:
-            if until != self._announced:
-                self._announced = until
-                self._emit(ThrottleEvent(self.registry, until))
+            self._announce(until)
             remaining = (until - self._clock.now()).total_seconds()
             await self._clock.sleep(min(max(remaining, _SHORTEST), self._longest))
             waited = True
@@ -50,4 +48,10 @@ class Throttle:
     async def close(self, seconds: float | None) -> None:
         """Close for as long as the registry asks; None: it did not say, longer each time."""
         bounded = None if seconds is None else min(seconds, self._longest)
-        await self._ledger.throttled(self.registry, bounded)
+        # Whoever was told so need not be the one who waits: it may give up, or never ask again.
+        self._announce(await self._ledger.throttled(self.registry, bounded))
+
+    def _announce(self, until: datetime) -> None:
+        if until != self._announced:
+            self._announced = until
+            self._emit(ThrottleEvent(self.registry, until))

@@ -23,6 +23,8 @@ from prefetch.tasks import end_all
 _LOOK_SECONDS = 15.0
 # After an attempt that has left nothing in the state, and when the state cannot be read.
 _TROUBLE_SECONDS = 60.0
+# So much less on the wall than by the steady clock: the time of day has been set back.
+_SET_BACK_SECONDS = 1.0
 _TRIES = 3
 _TRY_SECONDS = 0.2
 
@@ -112,6 +114,7 @@ class Keeper:
         self._at: datetime | None = None
         self._covered: datetime | None = None
         self._not_before: datetime | None = None
+        self._looked = means.clock.now(), means.clock.monotonic()
 
     def change(self, entry: Entry | None) -> None:
         """Another line for the entry; None: no longer keep it."""
@@ -142,6 +145,8 @@ class Keeper:
         """What is next and when, thought out anew where something has changed."""
         history = await self._means.runs.of_entry(entry.name, REMEMBERED)
         basis = _basis(entry, history)
+        if self._was_set_back():
+            self._plan = None
         if self._plan is not None and self._at is not None and basis == self._basis:
             return self._plan, self._at
         now = self._clock.now()
@@ -157,7 +162,7 @@ class Keeper:
     async def _attempt(self, entry: Entry, plan: Plan) -> None:
         self._plan = None
         if not await self._locked():
-            self._covered = self._clock.now()
+            await self._cover(entry)
             self._put_off(_LOOK_SECONDS)
             if plan.cause is not Cause.RESUMED:
                 self._means.log.info(
@@ -173,6 +178,13 @@ class Keeper:
         finally:
             self._lock.release()
 
+    async def _cover(self, entry: Entry) -> None:
+        """Whoever runs the entry now deals with its ticks, unless that is a retry."""
+        history = await self._means.runs.of_entry(entry.name, 1)
+        newest = history.runs[0] if history.runs else None
+        if newest is None or newest.outcome is not None or newest.cause != Cause.RETRY:
+            self._covered = self._clock.now()
+
     async def _locked(self) -> bool:
         """Take the entry's lock; whoever only looks whether it is held lets go in a moment."""
         for _ in range(_TRIES):
@@ -184,6 +196,13 @@ class Keeper:
     async def _has_moved(self, entry: Entry) -> bool:
         history = await self._means.runs.of_entry(entry.name, 1)
         return _basis(entry, history) != self._basis
+
+    def _was_set_back(self) -> bool:
+        """Whether the clock has been, since this was last asked: moments thought out before may lie
+        far ahead then."""
+        (wall, steady), self._looked = self._looked, (self._clock.now(), self._clock.monotonic())
+        gone = (self._looked[0] - wall).total_seconds()
+        return gone < self._looked[1] - steady - _SET_BACK_SECONDS
 
     def _put_off(self, seconds: float) -> None:
         self._not_before = self._clock.now() + timedelta(seconds=seconds)

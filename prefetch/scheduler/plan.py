@@ -7,22 +7,27 @@ comes to the same answer, and so does one that has been started again.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from prefetch.scheduler.ticks import Ticks
+from prefetch.scheduler.ticks import Times
 from prefetch.state.records import EntryHistory, RunRecord
 
 REMEMBERED = 12
 """So many of an entry's latest runs are looked at."""
 
-# A sync that ends its process, or that is killed with it, must not be begun again ever faster.
-_RESUME_AFTER = timedelta(seconds=60)
+# A sync that ends its process, by the memory that it takes, must not do so ever faster: the second
+# run in a row that is cut short is gone on with so long after it began, each further one later.
+_RESUME_PAUSE = timedelta(seconds=5)
 # Retries in a row that bring nothing come ever later: the forecast is a guess.
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
-# A tick that we come to so much later has been missed.
+# Whatever a registry says of its budget's return, it is asked again a day later.
+_LONGEST_WAIT = timedelta(days=1)
+# A tick that we come to so much later has been missed; of a run that lies so far in the future
+# nobody knows how long ago it was, since the clock has been set back.
 _LATE = timedelta(seconds=60)
 # Caches behind one address, whose budget comes back at one moment, do not all ask at that moment.
 _RETRY_SPREAD = 0.02
@@ -31,7 +36,10 @@ _LONGEST_SPREAD = 60.0
 
 class Cause(StrEnum):
     """Why an entry is run: it is its time, it has never been run, a tick has been missed, the last
-    run was cut short, or budget for what that has put off should be back."""
+    run was cut short, or budget for what that has put off should be back.
+
+    A retry asks for what the last run has not brought to a good end; all others for everything.
+    """
 
     TICK = "tick"
     FIRST = "first"
@@ -42,10 +50,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the schedule: when it comes, and by how many seconds at most it is put off."""
+    """An entry of the schedule: when it comes, and by how many seconds at most it is put off."""
 
     name: str
-    ticks: Ticks
+    ticks: Times
     jitter: float = 0.0
 
 
@@ -65,31 +73,53 @@ def next_run(
     if not history.runs:
         return Plan(now, Cause.FIRST)
     last = history.runs[0]
-    plans = [_tick(entry, last, now, covered)]
-    if last.outcome in (None, "interrupted"):
-        # Should the clock have been set back, it is in the future.
-        began = min(last.started_at, now)
-        plans.append(Plan(max(began + _RESUME_AFTER, now), Cause.RESUMED))
+    plans = [_tick(entry, history.whole or last, now, covered)]
+    if _cut_short(last):
+        plans.append(_resumption(history.runs, now))
     elif history.deferred and history.retry_at is not None:
         plans.append(_retry(history.runs, history.retry_at, now))
-    return min(plans, key=lambda plan: plan.at)
+    # Of two that are due, the one that waits for less.
+    return min(plans, key=lambda plan: (max(plan.at, now), plan.spread))
 
 
-def _tick(entry: Entry, last: RunRecord, now: datetime, covered: datetime | None) -> Plan:
-    """The first tick that no run has covered; what was missed, once and now."""
-    since = max(last.finished_at or last.started_at, covered or last.started_at)
-    tick = entry.ticks.after(min(since, now))
+def next_tick(entry: Entry, history: EntryHistory, now: datetime) -> datetime:
+    """The first tick after now, for an entry that has been, or is being, run."""
+    return entry.ticks.after(now, min(history.whole.started_at, now) if history.whole else now)
+
+
+def _tick(entry: Entry, whole: RunRecord, now: datetime, covered: datetime | None) -> Plan:
+    """The first tick that no run of everything has covered; what was missed, once and now."""
+    since = max(whole.finished_at or whole.started_at, covered or whole.started_at)
+    began = None if _lies_ahead(whole.started_at, now) else whole.started_at
+    tick = entry.ticks.after(min(since, now), began)
     if tick <= now - _LATE:
         return Plan(now, Cause.MISSED, entry.jitter)
     return Plan(tick, Cause.TICK, entry.jitter)
 
 
-def _retry(runs: tuple[RunRecord, ...], retry_at: datetime, now: datetime) -> Plan:
+def _resumption(runs: Sequence[RunRecord], now: datetime) -> Plan:
+    """At once, unless runs are cut short again and again."""
+    times = sum(1 for _ in itertools.takewhile(_cut_short, runs))
+    pause = min(_RESUME_PAUSE * 2 ** (times - 2), _LONGEST_PAUSE) if times > 1 else timedelta()
+    return Plan(max(min(runs[0].started_at, now) + pause, now), Cause.RESUMED)
+
+
+def _retry(runs: Sequence[RunRecord], retry_at: datetime, now: datetime) -> Plan:
+    ended = runs[0].finished_at or runs[0].started_at
+    if _lies_ahead(ended, now):
+        return Plan(now, Cause.RETRY)
     fruitless = sum(
         1 for _ in itertools.takewhile(lambda run: run.cause == Cause.RETRY and not run.pulls, runs)
     )
-    ended = min(runs[0].finished_at or runs[0].started_at, now)
     earliest = ended + min(_FIRST_PAUSE * 2**fruitless, _LONGEST_PAUSE)
-    wait = (retry_at - ended).total_seconds()
-    spread = max(0.0, min(_RETRY_SPREAD * wait, _LONGEST_SPREAD))
-    return Plan(max(retry_at, earliest), Cause.RETRY, spread)
+    wait = min(retry_at - ended, _LONGEST_WAIT)
+    spread = max(0.0, min(_RETRY_SPREAD * wait.total_seconds(), _LONGEST_SPREAD))
+    return Plan(max(ended + wait, earliest), Cause.RETRY, spread)
+
+
+def _cut_short(run: RunRecord) -> bool:
+    return run.outcome in (None, "interrupted")
+
+
+def _lies_ahead(moment: datetime, now: datetime) -> bool:
+    return moment > now + _LATE

@@ -10,8 +10,10 @@ from typing import Any
 
 from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.filelock import Lease
+from prefetch.oci.platform import PlatformSet
 from prefetch.scheduler.keeper import lock_name
-from prefetch.scheduler.plan import REMEMBERED, Cause, Entry, Plan, next_run
+from prefetch.scheduler.plan import REMEMBERED, Cause, Entry, Plan, next_run, next_tick
+from prefetch.sources.selector import platforms_words
 from prefetch.state.records import EntryHistory, RunRecord
 from prefetch.state.runs import Runs
 
@@ -20,10 +22,10 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An entry of the schedule; `cron` is its line, `plan` what comes next, less any jitter."""
+    """An entry of the schedule; `platforms` are its own, `plan` is what comes next, less jitter."""
 
     entry: Entry
-    cron: str
+    platforms: PlatformSet | None
     history: EntryHistory
     plan: Plan
     running: bool
@@ -37,8 +39,8 @@ class Status:
         """One object of `schedule --list -o json`."""
         return {
             "name": self.entry.name,
-            "cron": self.cron,
-            "timezone": self.entry.ticks.timezone,
+            **self.entry.ticks.document(),
+            "platforms": None if self.platforms is None else platforms_words(self.platforms),
             "jitter": self.entry.jitter,
             "next_at": rfc3339_due(self.plan.at),
             "cause": str(self.plan.cause),
@@ -60,15 +62,17 @@ def _last(run: RunRecord) -> JSON:
 
 
 async def statuses(
-    entries: Sequence[tuple[Entry, str]], runs: Runs, locks: Path, now: datetime
+    entries: Sequence[tuple[Entry, PlatformSet | None]], runs: Runs, locks: Path, now: datetime
 ) -> list[Status]:
-    """Each entry, given with its line, as the state has it; `locks` is the state's directory."""
+    """Each entry, given with its platforms, as the state has it; `locks` is the state's lock files'
+    directory.
+    """
     found = []
-    for entry, cron in entries:
+    for entry, platforms in entries:
         history = await runs.of_entry(entry.name, REMEMBERED)
         running = Lease.alive(locks, lock_name(entry.name))
-        # What is under way covers the ticks until now; what it puts off is not known yet.
-        tick = Plan(entry.ticks.after(now), Cause.TICK)
+        # What a run under way puts off is not known yet.
+        tick = Plan(next_tick(entry, history, now), Cause.TICK)
         plan = tick if running else next_run(entry, history, now)
-        found.append(Status(entry, cron, history, plan, running))
+        found.append(Status(entry, platforms, history, plan, running))
     return found

@@ -1,4 +1,4 @@
-"""When the ticks of a crontab line come, in a time zone.
+"""When the ticks of an entry come: by a crontab line in a time zone, or every so often.
 
 APScheduler's trigger does the arithmetic of calendars and clock changes. What its fields mean
 otherwise than crontab's (0 is Monday, both days must match, a step must fit its range) is settled
@@ -7,8 +7,9 @@ before it sees them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from prefetch.errors import UsageError
@@ -30,6 +31,7 @@ class Ticks:
         # Imported here, since it costs start-up some 30 ms.
         from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped]
 
+        self.cron = cron
         crontab = Crontab.parse(cron)
         zone: Any = None if timezone is None else ZoneInfo(timezone)
         fields = {
@@ -53,11 +55,46 @@ class Ticks:
         """The zone's name, `Europe/Berlin`."""
         return str(self._triggers[0].timezone)
 
-    def after(self, moment: datetime) -> datetime:
-        """The first tick after `moment` (aware), in UTC."""
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ticks) and self.document() == other.document()
+
+    def __hash__(self) -> int:
+        return hash((self.cron, self.timezone))
+
+    def document(self) -> dict[str, object]:
+        """What `schedule --list -o json` says of it."""
+        return {"cron": self.cron, "every": None, "timezone": self.timezone}
+
+    def after(self, moment: datetime, began: datetime | None = None) -> datetime:
+        """The first tick after `moment` (aware), in UTC, whenever the last run began."""
+        del began
         found = [each.get_next_fire_time(None, moment + _A_MOMENT) for each in self._triggers]
         comes: datetime = min(tick.astimezone(UTC) for tick in found if tick is not None)
         return comes
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Every so many seconds, counted from when the last run began."""
+
+    seconds: float
+
+    def document(self) -> dict[str, object]:
+        """What `schedule --list -o json` says of it."""
+        return {"cron": None, "every": self.seconds, "timezone": None}
+
+    def after(self, moment: datetime, began: datetime | None = None) -> datetime:
+        """The first tick after `moment`; None: nobody knows when a run began, so it is due then."""
+        if began is None:
+            return moment
+        step = timedelta(seconds=self.seconds)
+        # Differences within one zone are those of its wall clock.
+        began = began.astimezone(UTC)
+        return began + step * max(1, (moment - began) // step + 1)
+
+
+Times: TypeAlias = Ticks | Interval
+"""When an entry comes."""
 
 
 def _listed(values: set[int] | frozenset[int], size: int) -> str:

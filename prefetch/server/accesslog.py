@@ -187,6 +187,10 @@ class ServerLog:
         self._lowest = LEVELS.index(level)
         self._clock = clock
 
+    def debug(self, event: str, /, **facts: object) -> None:
+        """Something that helps to find out why."""
+        self._log("debug", event, facts)
+
     def info(self, event: str, /, **facts: object) -> None:
         """Something worth knowing, as it should be."""
         self._log("info", event, facts)
@@ -201,7 +205,7 @@ class ServerLog:
 
     def _log(self, level: str, event: str, facts: Mapping[str, object]) -> None:
         if LEVELS.index(level) >= self._lowest:
-            self._sink.write(self.line(level, event, facts), urgent=level != "info")
+            self._sink.write(self.line(level, event, facts), urgent=level in ("warning", "error"))
 
     def line(self, level: str, event: str, facts: Mapping[str, object]) -> str:
         """The line of an event, with its newline."""

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from prefetch.clock import Clock
 from prefetch.errors import PrefetchError
+from prefetch.events import ImmutableTagMoved
 from prefetch.oci.distribution import EndpointKind
 from prefetch.oci.platform import ALL, Platform, PlatformSet
 from prefetch.oci.reference import Digest, Reference, Repository
@@ -30,6 +31,7 @@ from prefetch.server.renewal import Renewals
 from prefetch.server.settings import ServeSettings
 from prefetch.server.shared import Shared
 from prefetch.state.records import ReferenceRecord
+from prefetch.sync.immutable import moved_though_immutable
 from prefetch.sync.wanted import Wanted, platforms_from_text
 
 StaleReason: TypeAlias = Literal[
@@ -86,8 +88,10 @@ class Tags:
         platforms: PlatformSet,
         clock: Clock,
         checked: Callable[[FetchOutcome], None],
+        moved: Callable[[ImmutableTagMoved], None],
     ) -> None:
         self._checked_as = checked
+        self._tell_of_move = moved
         self._library = library
         self._gate = gate
         self._upstreams = upstreams
@@ -282,6 +286,10 @@ class Tags:
         digest = resolved.digest
         if digest is None:
             raise unknown(_KIND)
+        if record is not None and self._stays(record, digest):
+            await references.touch(record.name, now)
+            await self._library.forget_references(reference.repository)
+            return Digest.parse(record.digest or "")
         if record is None or record.digest is None or not (whole or record.digest == str(digest)):
             await references.save_many([self._new(reference, record, resolved, now)])
         elif record.digest != str(digest):
@@ -297,6 +305,14 @@ class Tags:
             await references.save_many([settled])
         await self._library.forget_references(reference.repository)
         return digest
+
+    def _stays(self, record: ReferenceRecord, digest: Digest) -> bool:
+        """Whether the tag was said never to move, has moved, and stays here what it was."""
+        settings = self._upstreams.settings(record.registry)
+        moved = moved_though_immutable(record, digest, settings)
+        if moved is not None:
+            self._tell_of_move(moved)
+        return moved is not None and moved.kept
 
     def _untold(self, reference: Reference) -> Refusal:
         """For a registry that tells by a pull alone what a tag is: what is here will do."""
@@ -356,8 +372,7 @@ class Tags:
         return timedelta() <= self._clock.now() - record.resolved_at < timedelta(seconds=ttl)
 
     def _is_immutable(self, record: ReferenceRecord) -> bool:
-        patterns = self._upstreams.settings(record.registry).immutable_tags
-        return any(pattern.fullmatch(record.tag or "") for pattern in patterns)
+        return self._upstreams.settings(record.registry).is_immutable(record.tag)
 
     def _patience(self, name: str) -> float:
         """What is left of `tag_wait`: it is waited once a check, however many ask meanwhile."""

@@ -35,16 +35,17 @@ def load(
     stdin: Callable[[], AbstractContextManager[Reader]],
     kinds: Sequence[CustomKind] = (),
 ) -> Parsed:
-    """Read a source: a file's path, or `-` for what `stdin` opens; `kinds` are custom resources.
+    """Read a source: a file's path, or the text `-` for what `stdin` opens; `kinds` are custom
+    resources.
 
     May block for as long as a pipe does. What is wrong with its content is in the result's
     `errors`. Raises UsageError if there is no such file, or none that can be read.
     """
-    name = str(source)
+    name, from_stdin = str(source), source == STDIN
     try:
-        if name != STDIN and stat.S_ISDIR(Path(source).stat().st_mode):
+        if not from_stdin and stat.S_ISDIR(Path(source).stat().st_mode):
             return _directory(Path(source), kinds).summed_up(name)
-        with stdin() if name == STDIN else Path(source).open("rb", buffering=0) as file:
+        with stdin() if from_stdin else Path(source).open("rb", buffering=0) as file:
             return _file(file, name, kinds, strict=True).summed_up(name)
     except FileNotFoundError:
         raise _missing(name) from None

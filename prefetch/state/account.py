@@ -19,11 +19,14 @@ from prefetch.ratelimit.budget import (
     Fall,
     refill_at,
 )
-from prefetch.ratelimit.learning import MeterModel, Sample, configured, learn
+from prefetch.ratelimit.learning import MeterModel, Refill, Sample, configured, learn
 from prefetch.ratelimit.supply import Outlook, Stock
+from prefetch.ratelimit.threat import Pressure
 from prefetch.state.meters import MeterPolicy
 
 _ACTIVE_SECONDS = 600.0
+# How others burn is told by readings that come one after the other; an old one says nothing of now.
+_RECENT_SECONDS = 300.0
 _COSTLY_FACTOR = 10
 
 
@@ -211,6 +214,27 @@ class Account:
     def governing(self) -> Position | None:
         """The tightest view; None when nothing limits the meter."""
         return min(self.positions(), key=lambda position: position.available, default=None)
+
+    def pressure(self) -> Pressure | None:
+        """What others' burn is judged by; None without a limit, or a recent reading of it."""
+        position = self.governing()
+        if position is None or position.limit is None or position.reading is None:
+            return None
+        reading = position.reading
+        if not 0 <= self.now - reading.observed_at <= _RECENT_SECONDS:
+            return None
+        reset_at = reading.reset_at
+        if reset_at is None and self._model(position).refill is Refill.AT_ONCE:
+            reset_at = min((f.seen_at for f in reading.falls), default=self.now) + position.window
+        return Pressure(
+            now=self.now,
+            above=0 if self.empty_until() else position.available - self.held,
+            capacity=max(position.limit - position.reserve, 1),
+            window=position.window,
+            burn=Burn(reading.burn_rate),
+            falls=reading.falls,
+            reset_at=reset_at,
+        )
 
     def asked_within(self, seconds: float) -> bool:
         """Whether the registry was asked at most `seconds` ago; a time to come is no answer."""

@@ -25,6 +25,7 @@ from prefetch.state.generation import read_generation
 from prefetch.state.links import Links
 from prefetch.state.manifests import Manifests
 from prefetch.state.models import SCHEMA_REVISION, create
+from prefetch.state.outbox import Outbox
 from prefetch.state.references import References
 from prefetch.state.runs import Runs
 from prefetch.state.sqlite import BUSY_SECONDS, database_path, sqlite_engine, translate
@@ -54,6 +55,7 @@ class State:
         self.links = Links(self)
         self.freezes = Freezes(self)
         self.runs = Runs(self)
+        self.outbox = Outbox(self)
 
     @classmethod
     async def open(

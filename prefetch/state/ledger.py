@@ -22,6 +22,7 @@ from prefetch.clock import Clock
 from prefetch.ratelimit.budget import UNKNOWN_WINDOW, check_interval
 from prefetch.ratelimit.headers import Observation
 from prefetch.ratelimit.supply import Outlook
+from prefetch.ratelimit.threat import Pressure
 from prefetch.state.account import (
     Account,
     Verdict,
@@ -309,6 +310,12 @@ class Ledger:
             observed_at=_moment(reading.observed_at) if reading else None,
             foreign_burn_per_hour=round(reading.burn_rate * 3600, 3) if reading else 0.0,
             back_at=None if back is None else _moment(back),
+        )
+
+    async def pressure(self, meter: MeterKey, policy: MeterPolicy) -> Pressure | None:
+        """What others' burn is judged by; None where there is no recent reading."""
+        return await self._journal.transact(
+            lambda books: books.account(meter, policy)[1].pressure()
         )
 
     async def forecast(self, meter: MeterKey, policy: MeterPolicy, pulls: int) -> datetime:

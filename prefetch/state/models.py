@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0008"
 
 # SQLite numbers rows only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
@@ -200,6 +200,41 @@ run_images = Table(
     Column("error", Text),
     Column("http_status", Integer),
     Index(None, "reference"),
+)
+
+# What the dropped ones among the runs of the schedule's entries came to.
+dropped_runs = Table(
+    "dropped_runs",
+    metadata,
+    Column("entry", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    Column("last_at", Moment, nullable=False),
+)
+
+# A row a notice and a hook that has not taken it yet: neither URL nor secret is here.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hook", Text, primary_key=True),
+    Column("event", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("next_at", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),
+    Index(None, "hook", "next_at"),
+)
+
+# What has been told and lasts; `until` null: until it is cleared.
+notice_conditions = Table(
+    "notice_conditions",
+    metadata,
+    Column("event", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("detail", Text, primary_key=True),
+    Column("until", Moment),
 )
 
 # ── the ledger ──────────────────────────────────────────────────────────────────────────────────

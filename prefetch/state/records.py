@@ -110,13 +110,15 @@ class RunRecord:
 class EntryHistory:
     """What the state knows of an entry of the schedule.
 
-    Its latest runs, the newest first; how many images that one has put off, and the earliest moment
-    at which one of them may be tried again (None: none has a moment).
+    Its latest runs, the newest first; how many images the last of them that got so far as to look
+    at any has put off, and the earliest moment at which one of those may be tried again (None: none
+    has a moment). `whole` is the latest run that was no retry, which asks for some images only.
     """
 
     runs: tuple[RunRecord, ...] = ()
     deferred: int = 0
     retry_at: datetime | None = None
+    whole: RunRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,7 @@ class Planner:
             return True
         if image.record is None or not image.record.warm:
             return False
-        patterns = self._upstreams.settings(image.wanted.registry).immutable_tags
-        return any(pattern.fullmatch(reference.tag or "") for pattern in patterns)
+        return self._upstreams.settings(image.wanted.registry).is_immutable(reference.tag)
 
     def _recall(self, image: PlannedImage) -> None:
         """Take the digest from the reference itself, or from the database."""

@@ -29,7 +29,8 @@ EXIT_DEFERRED = 75
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did; `run_id` is None for one that a signal ended before it began."""
+    """What a sync did; `run_id` is None for one that did not begin: a signal ended it before, or
+    another run of the same was under way (`busy`)."""
 
     run_id: str | None
     results: Sequence[ImageResult]
@@ -39,11 +40,12 @@ class SyncReport:
     seconds: float
     interrupted: bool = False
     spread: Sequence[PullsSpread] = ()
+    busy: bool = False
 
     @classmethod
-    def of_nothing(cls) -> SyncReport:
-        """Of a run that a signal ended before it began."""
-        return cls(None, (), (), (), requests=0, seconds=0.0, interrupted=True)
+    def of_nothing(cls, *, busy: bool = False) -> SyncReport:
+        """Of a run that did not begin."""
+        return cls(None, (), (), (), requests=0, seconds=0.0, interrupted=not busy, busy=busy)
 
     @property
     def outcome(self) -> str:
@@ -53,7 +55,7 @@ class SyncReport:
         outcomes = {result.outcome for result in self.results}
         if self.errors or Outcome.FAILED in outcomes:
             return "failed"
-        return "deferred" if Outcome.DEFERRED in outcomes else "complete"
+        return "deferred" if self.busy or Outcome.DEFERRED in outcomes else "complete"
 
     def exit_code(self, *, deferred_ok: bool) -> int:
         """The command's exit status, an interruption apart (its signal decides)."""

@@ -12,6 +12,7 @@ from prefetch.events import Emit, ReferenceResolved
 from prefetch.oci.reference import Repository
 from prefetch.remote.registry import RegistryClient
 from prefetch.remote.upstreams import Upstreams
+from prefetch.sync.immutable import moved_though_immutable
 from prefetch.sync.wanted import Action, PlannedImage
 
 # More tasks than a registry's request slots, so that none of the slots ever lies idle.
@@ -97,6 +98,21 @@ class Resolver:
             image.size = answer.size
             image.checked_at = self._clock.monotonic()
             self._emit(ReferenceResolved(image.wanted.name, image.digest))
+            self._hold_to_immutable(image)
+
+    def _hold_to_immutable(self, image: PlannedImage) -> None:
+        """A tag that was said never to move, and has: what is complete here stays what it is."""
+        settings = self._upstreams.settings(image.wanted.registry)
+        moved = moved_though_immutable(image.record, image.digest, settings)
+        if moved is None:
+            return
+        self._emit(moved)
+        if image.record is not None and moved.kept:
+            image.digest, image.media_type, image.size = (
+                moved.recorded,
+                image.record.media_type,
+                None,
+            )
 
     def _fail(
         self, image: PlannedImage, error: PrefetchError, action: Action = Action.ERROR

@@ -140,7 +140,9 @@ async def test_a_timeout_ends_it_in_order(
 ) -> None:
     upstream = await upstream_process(settings=limited(30), images=[{**SINGLE, "count": 24}])
     listed = write_list(tmp_path / "images.txt", upstream.references())
-    ended = await cli(*words(listed, "--timeout", "8s"))
+    ended = await cli(
+        *words(listed, "--timeout", "8s"), changes="the run ends before the last turn"
+    )
     assert ended.code == 75, ended.stderr
     assert ended.json["totals"]["seconds"] < 14
     waiting = [each for each in ended.json["images"] if each["outcome"] == "deferred"]

@@ -65,6 +65,8 @@ serve:
 schedule:
   - {name: nightly, cron: "0 3 * * *", sources: [images.txt], jitter: 5m, timezone: Europe/Berlin}
   - {name: slowly, cron: "0 8 * * *", sources: [images.txt], pace: smooth}
+  - {name: often, every: 1h30m, platforms: [linux/arm64, all]}
+  - {name: arm, every: 3600, platforms: linux/arm64}
 """
 
 
@@ -118,6 +120,8 @@ def test_the_whole_contract(tmp_path: Path) -> None:
     assert built.schedule == (
         ScheduleEntry("nightly", "0 3 * * *", (tmp_path / "images.txt",), 300.0, "Europe/Berlin"),
         ScheduleEntry("slowly", "0 8 * * *", (tmp_path / "images.txt",), pace=Pace.SMOOTH),
+        ScheduleEntry("often", every=5400.0, platforms=ALL),
+        ScheduleEntry("arm", every=3600.0, platforms=(Platform("linux", "arm64"),)),
     )
 
 
@@ -282,7 +286,39 @@ def test_all_platforms(tmp_path: Path) -> None:
         ("serve: {misses_per_second: 0.5}", ": serve.misses_per_second: expected"),
         ("serve: {misses_per_second: .inf}", ": serve.misses_per_second: expected"),
         ("serve: {max_fetches: 0}", ": serve.max_fetches: expected"),
-        ("schedule: [{name: a}]", ": schedule.0.cron: a value is required"),
+        ("schedule: [{name: a}]", ": schedule.0: expected one of cron and every, got neither"),
+        (
+            "schedule: [{name: a, cron: 0 3 * * *, every: 6h}]",
+            ": schedule.0: expected one of cron and every, got both",
+        ),
+        (
+            "schedule: [{name: a, every: 6h, timezone: UTC}]",
+            ": schedule.0: timezone goes with cron, not with every",
+        ),
+        *(
+            (
+                f"schedule: [{{name: a, every: {every}}}]",
+                f"schedule.0.every: expected a duration {expected}",
+            )
+            for every, expected in [
+                ("0s", "of at least 1s, got '0s'"),
+                ("900ms", "of at least 1s, got '900ms'"),
+                ("daily", "such as 90s, 5m or 6h, got 'daily'"),
+                ("[]", "such as 90s, 5m or 6h, got a list"),
+            ]
+        ),
+        (
+            "schedule: [{name: a, every: 6h, platforms: []}]",
+            ": schedule.0.platforms: expected a list of platforms",
+        ),
+        (
+            "sources: ['-']",
+            ": sources.0: expected a file's path, not -: standard input is for the command line",
+        ),
+        (
+            "schedule: [{name: a, every: 6h, sources: ['-']}]",
+            ": schedule.0.sources.0: expected a file's path, not -: standard",
+        ),
         (
             "schedule: [{name: a, cron: daily}]",
             "schedule.0.cron: expected five fields as in",

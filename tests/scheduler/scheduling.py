@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ PATIENCE = 30.0
 NEVER_SOON = "0 3 1 1 *"
 
 Line = dict[str, Any]
+Start = Callable[[Path], Awaitable["Scheduling"]]
 
 
 def write_schedule(

@@ -14,10 +14,11 @@ import pytest
 
 from prefetch.errors import StateError
 from prefetch.filelock import FileLock
+from prefetch.oci.platform import ALL, Platform
 from prefetch.scheduler.keeper import Means, Scheduler, lock_name
 from prefetch.scheduler.plan import Cause, Entry
 from prefetch.scheduler.status import statuses
-from prefetch.scheduler.ticks import Ticks
+from prefetch.scheduler.ticks import Interval, Ticks
 from prefetch.state.database import State
 from prefetch.state.records import RunImageRecord
 from support.clock import ManualClock
@@ -25,6 +26,7 @@ from support.clock import ManualClock
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURLY = Entry("hourly", Ticks("0 * * * *", "UTC"))
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 class Sink:
@@ -77,7 +79,7 @@ class World:
             waiting = RunImageRecord("image", "deferred", retry_at=self.retry_at)
             await runs.record(run_id, [waiting])
             self.retry_at = None
-        await runs.finish(run_id, outcome or self.outcome, self.clock.now())
+        await runs.finish(run_id, outcome or self.outcome, self.clock.now(), images=1)
 
     def lock(self, name: str) -> FileLock:
         return FileLock(self.state.locks / f"{lock_name(name)}.lock")
@@ -209,7 +211,117 @@ async def test_entries_run_beside_each_other(world: World) -> None:
 
 async def test_what_was_cut_short_is_gone_on_with(world: World) -> None:
     await world.ran("hourly", Cause.TICK, outcome="interrupted")
-    assert await world.keep(HOURLY) == [(Cause.RESUMED, START + timedelta(seconds=60))]
+    assert await world.keep(HOURLY) == [(Cause.RESUMED, START + MINUTE)]
+
+
+async def test_what_is_cut_short_over_and_over_comes_ever_later(world: World) -> None:
+    world.outcome = "interrupted"
+    begun = await world.keep(HOURLY, runs=10)
+    assert [cause for cause, _ in begun] == [Cause.FIRST] + [Cause.RESUMED] * 9
+    # Each of them takes a minute.
+    gaps = [(after[1] - before[1]).total_seconds() for before, after in itertools.pairwise(begun)]
+    assert gaps == [60, 60, 60, 60, 60, 80, 160, 300, 300]
+
+
+async def test_an_interval_counts_from_when_the_last_run_began(world: World) -> None:
+    often = Entry("often", Interval(600.0))
+    begun = await world.keep(often, runs=3)
+    ten = timedelta(minutes=10)
+    assert begun == [(Cause.FIRST, START), (Cause.TICK, START + ten), (Cause.TICK, START + 2 * ten)]
+    # Killed and started again it goes on as before; down for long it catches up once.
+    assert await world.keep(often) == [(Cause.TICK, START + 3 * ten)]
+    world.clock.advance(3600)
+    late = world.clock.now()
+    assert await world.keep(often, runs=2) == [(Cause.MISSED, late), (Cause.TICK, late + ten)]
+
+
+async def test_a_retry_is_no_run_of_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick that comes while images are tried again is not theirs."""
+    monkeypatch.setattr(random, "uniform", lambda low, _: low)
+    world.outcome, world.retry_at = "deferred", START + timedelta(minutes=59, seconds=30)
+    begun = await world.keep(HOURLY, runs=3)
+    assert [cause for cause, _ in begun] == [Cause.FIRST, Cause.RETRY, Cause.TICK]
+    assert begun[2][1] - begun[1][1] == MINUTE
+
+
+async def test_a_tick_is_not_covered_by_a_retry_elsewhere(world: World) -> None:
+    await world.ran("hourly", Cause.FIRST)
+    world.clock.advance(58 * 60)
+    await world.state.runs.start("schedule", world.clock.now(), entry="hourly", cause="retry")
+    elsewhere = world.lock("hourly")
+    assert elsewhere.try_acquire()
+    scheduler = world.scheduler()
+    scheduler.keep([HOURLY])
+    async with asyncio.timeout(20):
+        while world.clock.now() < START + HOUR + timedelta(seconds=10):
+            await asyncio.sleep(0)
+        elsewhere.release()
+        await scheduler.until(world.stop)
+    await scheduler.close()
+    (begun,) = world.begun[-1:]
+    assert begun[2] < START + HOUR + MINUTE
+
+
+@pytest.mark.parametrize("entry", [HOURLY, Entry("hourly", Interval(3600.0))])
+@pytest.mark.parametrize("back", [timedelta(hours=3), timedelta(days=4000)])
+async def test_a_clock_set_back_delays_nothing_for_long(
+    world: World, entry: Entry, back: timedelta
+) -> None:
+    await world.keep(entry, runs=2)
+    now = world.clock.now() - back
+    world.clock.set_wall(now)
+    begun = await world.keep(entry, runs=3)
+    assert begun[0][1] <= now + HOUR
+    gaps = [(after[1] - before[1]) for before, after in itertools.pairwise(begun)]
+    assert gaps == [HOUR, HOUR]
+
+
+@pytest.mark.parametrize("outcome", ["deferred", "interrupted"])
+async def test_what_waits_is_not_forgotten_when_the_clock_is_set_back(
+    world: World, outcome: str
+) -> None:
+    world.outcome, world.retry_at = outcome, START + timedelta(minutes=20)
+    await world.keep(HOURLY)
+    now = START - timedelta(days=4000)
+    world.clock.set_wall(now)
+    world.outcome = "complete"
+    begun = await world.keep(HOURLY, runs=2)
+    cause = Cause.RETRY if outcome == "deferred" else Cause.RESUMED
+    # Once, although its row tells of an earlier time than the one before.
+    assert begun == [(cause, now), (Cause.TICK, now + HOUR)]
+
+
+async def test_a_clock_set_back_while_it_waits_is_noticed(world: World) -> None:
+    """The machine's clock was years ahead until somebody told it the time."""
+    await world.ran("hourly", Cause.FIRST)
+    sleep, now = world.clock.sleep, START - timedelta(days=4000)
+    scheduler = world.scheduler()
+
+    async def told(seconds: float) -> None:
+        await sleep(seconds)
+        world.clock.sleep = sleep  # type: ignore[method-assign]
+        world.clock.set_wall(now)
+
+    world.clock.sleep = told  # type: ignore[method-assign]
+    scheduler.keep([HOURLY])
+    async with asyncio.timeout(20):
+        await scheduler.until(world.stop)
+    await scheduler.close()
+    assert [(cause, at) for _, cause, at in world.begun] == [(Cause.TICK, now + HOUR)]
+
+
+async def test_a_retry_that_fails_as_a_whole_forgets_nothing(world: World) -> None:
+    back = START + timedelta(minutes=20)
+    world.outcome, world.retry_at = "deferred", back
+    await world.keep(HOURLY)
+    runs = world.state.runs
+    failed = await runs.start("schedule", back, entry="hourly", cause="retry")
+    await runs.finish(failed, "failed", back)
+    world.clock.set_wall(back)
+    assert await runs.unsettled("hourly") == {"image"}
+    assert await world.keep(HOURLY) == [(Cause.RETRY, back + timedelta(seconds=2))]
 
 
 async def test_work_that_cannot_begin_is_tried_again_after_a_while(world: World) -> None:
@@ -274,7 +386,7 @@ async def test_what_runs_when_it_is_closed_is_cut_short(world: World) -> None:
 
 async def test_the_list_tells_what_was_and_what_comes(world: World) -> None:
     async def listed() -> dict[str, Any]:
-        entries = [(HOURLY, "0 * * * *")]
+        entries = [(HOURLY, None)]
         runs, locks = world.state.runs, world.state.locks
         (found,) = await statuses(entries, runs, locks, world.clock.now())
         return found.document()
@@ -289,7 +401,9 @@ async def test_the_list_tells_what_was_and_what_comes(world: World) -> None:
     assert document == {
         "name": "hourly",
         "cron": "0 * * * *",
+        "every": None,
         "timezone": "UTC",
+        "platforms": None,
         "jitter": 0.0,
         "next_at": "2026-01-01T00:20:00Z",
         "cause": "retry",
@@ -308,3 +422,18 @@ async def test_the_list_tells_what_was_and_what_comes(world: World) -> None:
         document = await listed()
     assert (document["running"], document["cause"]) == (True, "tick")
     assert document["next_at"] == "2026-01-01T01:00:00Z"
+
+
+async def test_the_list_tells_of_intervals_and_platforms(world: World) -> None:
+    often = Entry("often", Interval(900.0))
+    await world.ran("often", Cause.FIRST)
+    runs, locks = world.state.runs, world.state.locks
+    entries = [(often, ALL), (often, (Platform.parse("linux/arm64"),))]
+    every, one = await statuses(entries, runs, locks, world.clock.now())
+    document = every.document()
+    assert (document["cron"], document["every"], document["timezone"]) == (None, 900.0, None)
+    assert (document["platforms"], one.document()["platforms"]) == (["all"], ["linux/arm64"])
+    assert (document["next_at"], document["cause"]) == ("2026-01-01T00:15:00Z", "tick")
+    with world.lock("often"):
+        running, _ = await statuses(entries, runs, locks, world.clock.now())
+    assert running.document()["next_at"] == "2026-01-01T00:15:00Z"

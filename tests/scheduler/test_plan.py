@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from prefetch.scheduler.plan import Cause, Entry, Plan, next_run
-from prefetch.scheduler.ticks import Ticks
+from prefetch.scheduler.ticks import Interval, Ticks
 from prefetch.state.records import EntryHistory, RunRecord
 
 NIGHTLY = Entry("nightly", Ticks("0 3 * * *", "UTC"), jitter=300.0)
+EVERY_SIX_HOURS = Entry("often", Interval(6 * 3600.0))
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 TICK = datetime(2026, 5, 6, 3, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -59,12 +61,22 @@ def test_a_skipped_tick_is_covered() -> None:
 
 
 @pytest.mark.parametrize("outcome", [None, "interrupted"])
-def test_what_was_cut_short_is_gone_on_with(outcome: str | None) -> None:
-    plan = planned(run(NOON - timedelta(hours=1), outcome))
-    assert (plan.at, plan.cause) == (NOON, Cause.RESUMED)
-    # But not ever faster, should it be what ends the process.
-    plan = planned(run(NOON - timedelta(seconds=10), outcome))
-    assert (plan.at, plan.cause) == (NOON + timedelta(seconds=50), Cause.RESUMED)
+def test_what_was_cut_short_is_gone_on_with_at_once(outcome: str | None) -> None:
+    for before in (timedelta(hours=1), timedelta(seconds=1)):
+        plan = planned(run(NOON - before, outcome))
+        assert plan == Plan(NOON, Cause.RESUMED)
+
+
+def test_but_not_ever_faster_should_it_be_what_ends_the_process() -> None:
+    runs, pauses = [run(NOON - timedelta(hours=1))], []
+    for _ in range(9):
+        runs.insert(0, run(NOON, None))
+        plan = planned(*runs)
+        assert plan.cause is Cause.RESUMED
+        pauses.append((plan.at - NOON).total_seconds())
+    assert pauses == [0, 5, 10, 20, 40, 80, 160, 300, 300]
+    # The pause is counted from when the last one began.
+    assert planned(*runs, now=NOON + timedelta(seconds=301)).at == NOON + timedelta(seconds=301)
 
 
 def test_what_was_put_off_is_tried_again_when_the_budget_is_back() -> None:
@@ -100,9 +112,56 @@ def test_retries_that_bring_nothing_come_ever_later() -> None:
     assert plan.at == NOON + timedelta(seconds=1)
 
 
+def test_a_day_after_it_was_put_off_at_the_latest() -> None:
+    """Whatever moment a registry has named."""
+    monthly = Entry("monthly", Ticks("0 3 1 * *", "UTC"))
+    last = run(NOON - MINUTE, "deferred")
+    history = EntryHistory((last,), 1, NOON + timedelta(days=4000))
+    plan = next_run(monthly, history, NOON)
+    assert (plan.at, plan.cause) == (NOON + timedelta(days=1), Cause.RETRY)
+
+
 def test_a_clock_that_was_set_back_stops_nothing() -> None:
     future = NOON + timedelta(days=30)
     assert planned(run(future)).at == TICK
-    assert planned(run(future, None)).at == NOON + MINUTE
+    assert planned(run(future, None)).at == NOON
     plan = planned(run(future, "deferred"), deferred=1, retry_at=future)
-    assert plan.at == TICK
+    assert plan == Plan(NOON, Cause.RETRY)
+    history = EntryHistory((run(future),))
+    assert next_run(EVERY_SIX_HOURS, history, NOON) == Plan(NOON, Cause.TICK)
+    # A second or two is no news.
+    history = EntryHistory((run(NOON + timedelta(seconds=2)),))
+    assert next_run(EVERY_SIX_HOURS, history, NOON).at > NOON + timedelta(hours=5)
+
+
+def test_an_interval_keeps_to_the_beginnings() -> None:
+    def at(last: RunRecord, now: datetime) -> Plan:
+        return next_run(EVERY_SIX_HOURS, EntryHistory((last,)), now)
+
+    six = timedelta(hours=6)
+    assert at(run(NOON), NOON + MINUTE) == Plan(NOON + six, Cause.TICK)
+    # One that takes longer covers what comes in it, as with a crontab's line.
+    long = RunRecord("id", "schedule", NOON, NOON + 2 * six + MINUTE, "complete")
+    assert at(long, NOON + 2 * six + 2 * MINUTE) == Plan(NOON + 3 * six, Cause.TICK)
+    assert at(run(NOON), NOON + timedelta(days=9)).cause is Cause.MISSED
+
+
+def test_clocks_that_are_changed_for_summer_do_not_touch_an_interval() -> None:
+    before = datetime(2026, 3, 28, 23, 30, tzinfo=UTC).astimezone(ZoneInfo("Europe/Berlin"))
+    history = EntryHistory((run(before),))
+    plan = next_run(EVERY_SIX_HOURS, history, before + MINUTE)
+    assert plan.at == datetime(2026, 3, 29, 5, 30, tzinfo=UTC)
+
+
+def test_retries_do_not_move_what_comes_for_all_images() -> None:
+    whole = run(NOON - timedelta(hours=2))
+    history = EntryHistory((run(NOON - MINUTE, cause="retry"),), whole=whole)
+    assert next_run(EVERY_SIX_HOURS, history, NOON).at == NOON + timedelta(hours=4)
+
+
+def test_of_two_that_are_due_the_one_for_all_images_goes_first() -> None:
+    last = run(NOON - timedelta(days=1), "deferred")
+    waiting = EntryHistory((last,), 1, NOON - timedelta(hours=8))
+    assert next_run(EVERY_SIX_HOURS, waiting, NOON).cause is Cause.MISSED
+    # Unless jitter would put it off.
+    assert next_run(NIGHTLY, waiting, NOON).cause is Cause.RETRY

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduling import NEVER_SOON, Scheduling, past_runs, turn_back, write_schedule
+from scheduling import NEVER_SOON, Start, past_runs, turn_back, write_schedule
 
 from support.cache import Cache, ServeFactory
 from support.factories import UpstreamProcessFactory
@@ -25,22 +26,8 @@ DAILY = {"name": "nightly", "cron": "0 3 * * *", "timezone": "UTC"}
 WINDOW = 4.0
 MIB = 1 << 20
 FOUR = {"repository": "app{n}", "count": 4, "single": True, "layers": 1}
+INDEX = {"repository": "app", "layers": 1}
 SLOW = {"name": "slow", "kind": "cdn", "count": None, "bytes_per_second": MIB}
-
-Start = Callable[[Path], Awaitable[Scheduling]]
-
-
-@pytest.fixture
-async def start(cli: CommandLine) -> AsyncIterator[Start]:
-    running = []
-
-    async def begin(config: Path) -> Scheduling:
-        running.append(await Scheduling.start(cli, config))
-        return running[-1]
-
-    yield begin
-    for each in running:
-        await each.end(signal.SIGKILL)
 
 
 async def until(done: Callable[[], Any]) -> Any:
@@ -80,11 +67,14 @@ async def test_what_was_put_off_comes_when_the_window_returns_and_survives_a_kil
 
     second = await start(config)
     (again,) = await second.wait_for("sync ended", entry="nightly")
-    assert (again["outcome"], again["synced"], again["unchanged"]) == ("complete", 2, 2)
+    # It has asked for what was put off, and for nothing else.
+    assert (again["outcome"], again["synced"], again["unchanged"]) == ("complete", 2, 0)
     assert "retry_at" not in again
     assert await second.end() == 0
 
     assert past_runs(cli, "nightly") == [("first", "deferred"), ("retry", "complete")]
+    told = await cli("runs", "latest", "-o", "json")
+    assert [image["outcome"] for image in told.json["references"]] == ["synced", "synced"]
     pulls = [each for each in upstream.requests() if each["counted"]]
     assert len(pulls) == upstream.pulls == 4
     # No tick comes for months: the window's return alone has brought it.
@@ -160,7 +150,6 @@ async def test_told_to_stop_it_cuts_a_sync_short_and_goes_on_later(
     assert past_runs(cli, "nightly") == [("first", "interrupted")]
 
     upstream.ask("faults", method="DELETE")
-    turn_back(cli, 60)
     running = await start(config)
     (again,) = await running.wait_for("sync ended")
     assert (again["outcome"], again["pulls"]) == ("complete", 0)
@@ -212,6 +201,133 @@ async def test_the_configuration_is_read_again_and_a_bad_one_refused(
     assert await running.end() == 0
     assert past_runs(cli, "daily") == [("first", "complete")]
     assert past_runs(cli, "nightly") == [("first", "complete")]
+
+
+async def test_a_changed_file_is_read_again_whoever_changed_it(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    good = write_schedule(tmp_path, upstream, NIGHTLY).read_text().replace("images.txt", "../list")
+    (tmp_path / "list").write_text("\n".join(upstream.references()))
+
+    def named(name: str) -> str:
+        return good.replace("nightly", name)
+
+    # As kubelets mount a ConfigMap: config/prefetch.yaml -> ..data/prefetch.yaml, ..data -> ..1.
+    mounted = tmp_path / "config"
+    mounted.mkdir()
+    config = mounted / "prefetch.yaml"
+    for number, name in enumerate(("first", "second")):
+        (mounted / f"..{number}").mkdir()
+        (mounted / f"..{number}" / "prefetch.yaml").write_text(named(name))
+    (mounted / "..data").symlink_to("..0")
+    config.symlink_to("..data/prefetch.yaml")
+    running = await start(config)
+    await running.wait_for("scheduled", entry="first", cause="tick")
+
+    (mounted / "..new").symlink_to("..1")
+    (mounted / "..new").rename(mounted / "..data")
+    await running.wait_for("sync ended", entry="second")
+    # As editors save: another file, renamed over it.
+    (mounted / "new").write_text(named("third"))
+    (mounted / "new").rename(config)
+    await running.wait_for("sync ended", entry="third")
+    # Bad ones are refused, once each, and what was before goes on.
+    config.write_text(named("bad").replace(NEVER_SOON, "61 * * * *"))
+    (refused,) = await running.wait_for("the configuration is not used")
+    assert "schedule.0.cron: expected a minute from 0 to 59" in refused["reason"]
+    await asyncio.sleep(5)
+    assert len(running.of("the configuration is not used")) == 1
+    config.unlink()
+    (_, gone) = await running.wait_for("the configuration is not used", 2)
+    assert gone["reason"] == f"{config}: cannot be read: No such file or directory"
+    config.write_text(named("third"))
+    # It is as it was: there is nothing to tell. It may come in pieces, too.
+    await asyncio.sleep(5)
+    assert len(running.of("configuration reloaded")) == 2
+    with config.open("w") as file:
+        text = named("fourth")
+        for piece in (text[:40], text[40:90], text[90:]):
+            file.write(piece)
+            file.flush()
+            await asyncio.sleep(1)
+    await running.wait_for("sync ended", entry="fourth")
+    assert len(running.of("the configuration is not used")) == 2
+    assert await running.end() == 0
+
+
+async def test_told_to_stop_before_it_has_begun_it_is_done(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[FOUR])
+    config = write_schedule(tmp_path, upstream, NIGHTLY)
+    for number in range(8):
+        process = await cli.start("--config", config, "schedule")
+        try:
+            # Python itself takes some of this to start; from then on each moment is as good.
+            status = Path(f"/proc/{process.pid}/status")
+            await until(lambda status=status: catches_sigterm(status.read_text()))  # type: ignore[misc]
+            assert number or not cli.data_dir.exists()
+            await asyncio.sleep(number * 0.1)
+            process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+def catches_sigterm(status: str) -> bool:
+    """Whether a process has a handler for it (proc_pid_status(5), SigCgt)."""
+    mask = re.search(r"SigCgt:\s*(\S+)", status)
+    return mask is not None and bool(int(mask[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+async def test_entries_come_by_intervals_and_for_platforms_of_their_own(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[INDEX])
+    (tmp_path / "named.yaml").write_text(
+        f"images: [{{repository: {upstream.address}/app, tags: {{names: [latest]}}, "
+        "platforms: [linux/arm64]}]"
+    )
+    often = {"name": "often", "every": "2s", "platforms": ["linux/amd64"]}
+    named = {
+        "name": "named",
+        "every": 3600,
+        "platforms": ["linux/amd64"],
+        "sources": ["named.yaml"],
+    }
+    config = write_schedule(tmp_path, upstream, often, named)
+    running = await start(config)
+    await running.wait_for("sync ended", entry="named")
+    await running.wait_for("sync ended", 3, entry="often")
+    began = [moment(line["time"]) for line in running.of("sync", entry="often")]
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(began)]
+    assert all(1.9 <= gap <= 3.5 for gap in gaps), gaps
+    assert [line["cause"] for line in running.of("sync", entry="often")][:3] == [
+        "first",
+        "tick",
+        "tick",
+    ]
+    listed = await cli("--config", config, "schedule", "--list", "-o", "json")
+    first, second = listed.json
+    assert (first["cron"], first["every"], first["timezone"]) == (None, 2.0, None)
+    assert first["platforms"] == second["platforms"] == ["linux/amd64"]
+    table = await cli("--config", config, "schedule", "--list")
+    assert max(map(len, table.stdout.splitlines())) <= 80
+    assert await running.end() == 0
+    for entry, platform in (("often", "linux/amd64"), ("named", "linux/arm64")):
+        run = (await running_of(cli, entry))[-1]
+        shown = (await cli("runs", run, "-o", "json")).json
+        # What the list itself says goes first, as with --platform.
+        assert shown["references"][0]["platforms"] == [platform]
+
+
+async def running_of(cli: CommandLine, entry: str) -> list[str]:
+    """The ids of an entry's runs."""
+    return [
+        run["run_id"] for run in (await cli("runs", "-o", "json")).json if run["entry"] == entry
+    ]
 
 
 async def test_without_a_schedule_there_is_one_clear_line(cli: CommandLine, tmp_path: Path) -> None:

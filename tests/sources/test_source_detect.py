@@ -116,6 +116,18 @@ def test_files_and_standard_input(tmp_path: Path) -> None:
     assert str(parsed.errors[0]).startswith("-:2: ")
 
 
+def test_only_the_word_is_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration beside which there is a file of that name has to get that."""
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_text("nginx\n")
+
+    def none() -> io.BytesIO:
+        raise AssertionError
+
+    assert len(load(Path("-"), none).selectors) == 1
+    assert load("-", lambda: io.BytesIO(b"")).selectors == []
+
+
 def test_missing_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such file: nginx:1.27 \(.*--image nginx:1.27\)"):
         load("nginx:1.27", io.BytesIO)

@@ -216,23 +216,42 @@ async def test_runs_of_an_entry_of_the_schedule(state: State) -> None:
         await state.runs.record(
             run_id, [waiting, replace(waiting, reference="c:1", retry_at=None), failed]
         )
-        await state.runs.finish(run_id, "failed", NOW)
+        await state.runs.finish(run_id, "failed", NOW, images=3)
     history = await state.runs.of_entry("nightly")
     assert [(run.id, run.entry, run.cause) for run in history.runs] == [(first, "nightly", "first")]
     assert (history.deferred, history.retry_at) == (2, later)
-    # What counts is the newest run alone.
+    assert await state.runs.unsettled("nightly") == {"a:1", "b:1", "c:1"}
+    # What counts is the newest run that has looked at images, and the newest that was for all.
     second = await state.runs.start("schedule", later, entry="nightly", cause="retry")
+    for outcome in (None, "interrupted", "failed"):
+        if outcome is not None:
+            await state.runs.finish(second, outcome, later)
+        history = await state.runs.of_entry("nightly")
+        assert [run.id for run in history.runs] == [second, first]
+        assert (history.deferred, history.retry_at) == (2, later)
+        assert history.whole == history.runs[1]
+    await state.runs.record(second, [replace(failed, outcome="unchanged"), waiting])
+    await state.runs.finish(second, "deferred", later, images=2)
+    assert (await state.runs.of_entry("nightly")).deferred == 1
+    assert await state.runs.unsettled("nightly") == {"a:1"}
+    assert await state.runs.unsettled("none") == frozenset()
+    # One that finds nothing to do is the last word, too.
+    third = await state.runs.start("schedule", later, entry="nightly", cause="tick")
+    await state.runs.finish(third, "complete", later)
     history = await state.runs.of_entry("nightly")
-    assert [run.id for run in history.runs] == [second, first]
     assert (history.deferred, history.retry_at) == (0, None)
-    assert [run.id for run in (await state.runs.of_entry("nightly", 1)).runs] == [second]
+    assert history.whole == history.runs[0]
+    assert [run.id for run in (await state.runs.of_entry("nightly", 1)).runs] == [third]
     # One that goes on has no outcome yet.
+    fourth = await state.runs.start("schedule", later, entry="nightly", cause="tick")
     assert await state.runs.entry_totals() == [
+        EntryTotal("nightly", "complete", 1, later),
+        EntryTotal("nightly", "deferred", 1, later),
         EntryTotal("nightly", "failed", 1, NOW),
         EntryTotal("other", "failed", 1, NOW),
     ]
-    await state.runs.finish(second, "failed", later)
-    assert (await state.runs.entry_totals())[0] == EntryTotal("nightly", "failed", 2, later)
+    await state.runs.finish(fourth, "failed", later)
+    assert (await state.runs.entry_totals())[2] == EntryTotal("nightly", "failed", 2, later)
 
 
 async def test_calls_at_once_wait_for_each_other(state: State) -> None:
