@@ -12,6 +12,7 @@ from prefetch.app.signals import run
 from prefetch.errors import NotFound, PrefetchError, Unauthorized, UsageError
 from prefetch.events import Emit, Stream
 from prefetch.oci.reference import Reference
+from prefetch.ratelimit.supply import Outlook
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.ledger import Budget
 from prefetch.state.records import RunImageRecord, RunRecord
@@ -22,9 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Each meter's budget, and which registries could not be asked and why."""
+    """Each meter's budget and forecast, and which registries could not be asked and why."""
 
     budgets: list[Budget]
+    outlooks: list[Outlook]
     errors: list[str]
 
 
@@ -63,7 +65,7 @@ def read_budgets(place: Place, registries: Sequence[str], emit: Emit) -> Reading
     async def work(runtime: Runtime) -> Readings:
         references = await runtime.state.references.list()
         known = {record.registry: Reference.parse(record.name) for record in references}
-        readings = Readings([], [])
+        readings = Readings([], [], [])
         for registry in registries or sorted(known) or ["docker.io"]:
             reference = known.get(registry)
             path = reference.repository.path if reference else None
@@ -73,6 +75,7 @@ def read_budgets(place: Place, registries: Sequence[str], emit: Emit) -> Reading
             except PrefetchError as error:
                 readings.errors.append(f"{registry}: {error}")
             readings.budgets.append(await runtime.ledger.budget(client.meter, client.policy))
+            readings.outlooks.append(await runtime.ledger.outlook(client.meter, client.policy))
         return readings
 
     return _with(place, work, emit)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prefetch.app.noticing import failed_run, open_noticing_runtime
@@ -80,6 +81,10 @@ def parts_of(runtime: Runtime) -> Parts:
     )
 
 
+Review = Callable[[Runtime, Parts, Run], Awaitable[Sequence[PlannedImage]]]
+Look = Callable[[Runtime, Parts, Sequence[PlannedImage]], Awaitable[None]]
+
+
 def run_sync(request: SyncRequest, emit: Emit) -> tuple[SyncReport, int | None]:
     """Sync; returns the report and the signal that ended the run early, if one did."""
     return run(lambda interruption: _sync(request, emit, interruption))
@@ -116,13 +121,19 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that has begun: its id, what the sources name, for which platforms where they do not
-    say, and whether it waits for budget. `only` are the references that it is about, None: all."""
+    say, and whether it waits for budget. `only` are the references that it is about, None: all.
+
+    `review` makes the plan, before the first pull, and answers what is to be carried out of it.
+    `until` (monotonic seconds) ends the run in order; what was fetched stays.
+    """
 
     run_id: str
     parsed: Parsed
     platforms: PlatformSet
     patience: Patience
     only: frozenset[str] | None = None
+    review: Review | None = None
+    until: float | None = None
 
 
 async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> SyncReport:
@@ -143,7 +154,10 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         ]
         emit(RunStarted(job.run_id, len(work.wanted)))
         await parts.visibilities.load()
-        await engine_of(runtime, parts).run(work, job.patience)
+        images = None if job.review is None else await job.review(runtime, parts, work)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(job.until):
+                await engine_of(runtime, parts).run(work, job.patience, images)
     except asyncio.CancelledError:
         if not interrupted():
             raise
@@ -190,6 +204,21 @@ def engine_of(runtime: Runtime, parts: Parts) -> Engine:
     )
 
 
+def admission_of(
+    runtime: Runtime, parts: Parts, client: RegistryClient, sharing: Sharing
+) -> Admission:
+    """What knows in which order a registry's images go, and when."""
+    return Admission(
+        client=client,
+        ledger=runtime.ledger,
+        planner=parts.planner,
+        clock=runtime.clock,
+        emit=runtime.emit,
+        patience=Patience(),
+        sharing=sharing,
+    )
+
+
 def warn_of_private(settings: Settings, private: int, emit: Emit) -> None:
     """Say when nodes would need credentials that `serve` is not set up to ask for."""
     if private and settings.path is not None and not settings.serve.admits_to_private:
@@ -226,20 +255,23 @@ async def _budgets(runtime: Runtime, clients: Iterable[RegistryClient]) -> list[
     return [await runtime.ledger.budget(meter, policy) for meter, policy in meters.items()]
 
 
-def run_plan(request: SourceRequest, emit: Emit) -> PlanReport:
-    """Resolve and price everything; only free requests are sent."""
-    report, _ = run(lambda _: _plan(request, emit))
+def run_plan(request: SourceRequest, emit: Emit, look: Look | None = None) -> PlanReport:
+    """Resolve and price everything; only free requests are sent. `look` is shown the result."""
+    report, _ = run(lambda _: _plan(request, emit, look))
     return report
 
 
-async def _plan(request: SourceRequest, emit: Emit) -> PlanReport:
+async def _plan(request: SourceRequest, emit: Emit, look: Look | None) -> PlanReport:
     settings, platforms, parsed = await read_all(request, emit)
     async with open_runtime(settings, request.place, emit) as runtime:
-        return await plan_all(runtime, parsed, platforms)
+        return await plan_all(runtime, parsed, platforms, look)
 
 
-async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> PlanReport:
-    """What `sync_all` would do now, and cost. Raises StateError and StoreError."""
+async def plan_all(
+    runtime: Runtime, parsed: Parsed, platforms: PlatformSet, look: Look | None = None
+) -> PlanReport:
+    """What `sync_all` would do now, and cost; `look` is shown it. Raises StateError and
+    StoreError."""
     selection = await select(parsed, runtime, platforms)
     parts = parts_of(runtime)
     await parts.visibilities.load()
@@ -248,6 +280,8 @@ async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> 
         if image.needs_nothing:
             image.action = Action.NONE
     await _rehearse(runtime, parts, [image for image in images if image.action is Action.SYNC])
+    if look is not None:
+        await look(runtime, parts, images)
     starts = [image.start_at for image in images if image.start_at is not None]
     never = any(image.action is Action.DEFER and image.start_at is None for image in images)
     return PlanReport(
@@ -255,6 +289,10 @@ async def plan_all(runtime: Runtime, parsed: Parsed, platforms: PlatformSet) -> 
         errors=selection.errors,
         budgets=await _budgets(runtime, runtime.upstreams.opened()),
         finish_at=None if never else max(starts, default=runtime.clock.now()),
+        outlooks={
+            client.meter: await runtime.ledger.outlook(client.meter, client.policy)
+            for client in runtime.upstreams.opened()
+        },
     )
 
 
@@ -264,15 +302,7 @@ async def _rehearse(runtime: Runtime, parts: Parts, images: Sequence[PlannedImag
     unsure = unsettled(list(clients.values()))
     for client, some in clients.items():
         sharing = Sharing()
-        admission = Admission(
-            client=client,
-            ledger=runtime.ledger,
-            planner=parts.planner,
-            clock=runtime.clock,
-            emit=runtime.emit,
-            patience=Patience(),
-            sharing=sharing,
-        )
+        admission = admission_of(runtime, parts, client, sharing)
         for image in admission.ordered(some):
             sharing.expect(Payer(image, client, Spent()))
         for image, start in await admission.rehearse(some, unsure):

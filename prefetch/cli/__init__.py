@@ -11,6 +11,7 @@ from prefetch.cli.options import global_options
 _COMMANDS = {
     "sync": "prefetch.cli.sync:sync",
     "plan": "prefetch.cli.plan:plan",
+    "warm": "prefetch.cli.warm:warm",
     "budget": "prefetch.cli.budget:budget",
     "images": "prefetch.cli.images:images",
     "runs": "prefetch.cli.runs:runs",

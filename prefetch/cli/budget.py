@@ -29,15 +29,16 @@ def budget(
     """
     from prefetch.app.queries import read_budgets
     from prefetch.cli.progress import progress
-    from prefetch.cli.report import print_json
+    from prefetch.cli.report import print_forecasts, print_json
     from prefetch.cli.request import place
     from prefetch.cli.text import local, table
-    from prefetch.sync.report import budget_document
+    from prefetch.sync.report import forecast_budget
 
     with progress(common, json=output == "json") as listener:
         readings = read_budgets(place(common, reserve), registries, listener)
+    meters = list(zip(readings.budgets, readings.outlooks, strict=True))
     if output == "json":
-        print_json([budget_document(reading) for reading in readings.budgets])
+        print_json([forecast_budget(*meter) for meter in meters])
     else:
         rows = [
             (
@@ -54,6 +55,8 @@ def budget(
         ]
         header = ("REGISTRY", "AS", "LIMIT ", "LEFT ", "RESERVE ", "FREE ", "BURN/H ", "OBSERVED")
         click.echo(table(header, rows))
+        if not common.quiet:
+            print_forecasts(meters)
     for error in readings.errors:
         click.echo(error, err=True)
     sys.exit(1 if readings.errors else 0)

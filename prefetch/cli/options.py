@@ -251,19 +251,24 @@ def cluster_options(function: F) -> F:
     return function
 
 
-def source_options(function: F) -> F:
+def budget_options(function: F) -> F:
     """`image_options`, and what they may cost."""
     reserve = option(
         "--reserve",
         metavar="N|N%",
         help="Pulls that are left to others, or a share of the limit. [default: 20%]",
     )
+    return image_options(reserve(function))
+
+
+def source_options(function: F) -> F:
+    """`budget_options`, and how fast it may be spent."""
     pace = option(
         "--pace",
         type=click.Choice(["smooth", "burst"]),
         help="Spread the pulls until the budget is back, or spend them at once. [default: burst]",
     )
-    return image_options(reserve(pace(function)))
+    return budget_options(pace(function))
 
 
 _FILE = FilePath(dir_okay=False, path_type=Path)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prefetch.cli.text import local, plural, size, table, told
+from prefetch.cli.text import local, plural, size, table, terminal_width, told
 from prefetch.clock import rfc3339_due
 from prefetch.errors import SourceError
+from prefetch.ratelimit.supply import Outlook
 from prefetch.state.ledger import Budget
+from prefetch.sync.deadlinereport import moment_of
+from prefetch.sync.forecast import forecast_words, full_at
 from prefetch.sync.report import PlanReport, SyncReport
 from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage, Problem
+
+if TYPE_CHECKING:
+    from prefetch.sync.horizon import Timetable
 
 _MARKS = {
     Outcome.SYNCED: ("synced", "green"),
@@ -103,16 +109,30 @@ def print_budgets_line(budgets: Sequence[Budget]) -> None:
             )
 
 
+def print_forecasts(meters: Iterable[tuple[Budget, Outlook | None]]) -> None:
+    """What each meter's forecast rests on, folded to the terminal's width."""
+    for budget, outlook in meters:
+        words = forecast_words(outlook)
+        if words is None or outlook is None:
+            continue
+        full = full_at(*outlook.limits[0])
+        when = "full" if full is None else f"full again at {local(moment_of(full))}"
+        text = f"{budget.meter.registry} ({budget.meter.identity}): {words}; {when}"
+        click.echo(click.wrap_text(text, terminal_width(), subsequent_indent="  "))
+
+
 def print_source_errors(errors: Iterable[SourceError]) -> None:
     """Bad entries, as `file:line: what is wrong`, on standard error."""
     for error in errors:
         click.echo(str(error), err=True)
 
 
-def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
-    """What a sync would do and cost."""
+def print_plan(
+    report: PlanReport, *, output: str, quiet: bool, timetable: Timetable | None = None
+) -> None:
+    """What a sync would do and cost; and when, with a timetable."""
     if output == "json":
-        print_json(report.document())
+        print_json(_with_timetable(report.document(), timetable))
         print_source_errors(report.errors)
         return
     images = [i for i in report.images if not quiet or i.action not in (Action.NONE, Action.SYNC)]
@@ -127,6 +147,17 @@ def print_plan(report: PlanReport, *, output: str, quiet: bool) -> None:
     if not quiet:
         click.echo(_plan_summary(report))
         print_budgets_line(report.budgets)
+        if timetable is not None:
+            from prefetch.cli.chart import chart
+
+            click.echo(chart(timetable))
+        print_forecasts((each, report.outlooks.get(each.meter)) for each in report.budgets)
+
+
+def _with_timetable(document: dict[str, Any], timetable: Timetable | None) -> dict[str, Any]:
+    if timetable is None:
+        return document
+    return {**document, "timetable": [slot.document() for slot in timetable.slots]}
 
 
 def _plan_row(image: PlannedImage, *, asked: bool) -> tuple[str, ...]:

@@ -63,12 +63,17 @@ def short_digest(digest: str | None) -> str:
     return f"{algorithm}:{value[:12]}" if value else "-"
 
 
+def terminal_width() -> int:
+    """Columns of the terminal, 80 without one."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
     """Columns under a header, the first one shortened in the middle until a line fits.
 
     Numbers (cells of a column whose header ends in a space) are aligned to the right.
     """
-    width = width or shutil.get_terminal_size((80, 24)).columns
+    width = width or terminal_width()
     cells = [list(map(str.strip, header)), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     spare = width - sum(widths[1:]) - 2 * (len(widths) - 1)

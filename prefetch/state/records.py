@@ -165,3 +165,12 @@ class RunImageRecord:
     error_code: str | None = None
     error: str | None = None
     http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What past runs tell of transfers: the best `rate` in bytes a second, and the bytes of an
+    image on average. None: no run has told."""
+
+    rate: float | None = None
+    image: int | None = None

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from prefetch.state.models import run_images, runs
 from prefetch.state.pruning import prune, totals
-from prefetch.state.records import EntryHistory, EntryTotal, RunImageRecord, RunRecord
+from prefetch.state.records import EntryHistory, EntryTotal, Pace, RunImageRecord, RunRecord
 from prefetch.state.rows import Session, columns, upsert_into, values
 
 RETRY: Final = "retry"
@@ -19,6 +19,8 @@ RETRY: Final = "retry"
 
 _RUN = columns(runs, RunRecord)
 _IMAGE = columns(run_images, RunImageRecord)
+# What has fetched less tells of the way there and back, not of how wide it is.
+_TELLING_BYTES = 1_000_000
 # Characters of an id that tell the hour, and the moment.
 _HOUR, _STAMP = len("20260102T03"), len("20260102T030405.678")
 _TICK = timedelta(milliseconds=1)
@@ -146,6 +148,33 @@ class Runs:
         def work(connection: Connection) -> list[RunRecord]:
             rows = connection.execute(select(*_RUN).order_by(runs.c.id.desc()).limit(limit))
             return [RunRecord(*row) for row in rows]
+
+        return await self._session.read(work)
+
+    async def pace(self, limit: int = 20) -> Pace:
+        """How fast the latest runs have fetched, those that fetched next to nothing apart.
+
+        A run that waited for budget looks slow: the fastest one is told.
+        """
+
+        def work(connection: Connection) -> Pace:
+            telling = select(runs.c.id, runs.c.started_at, runs.c.finished_at, runs.c.bytes_fetched)
+            telling = telling.where(
+                runs.c.finished_at.is_not(None), runs.c.bytes_fetched >= _TELLING_BYTES
+            )
+            found = connection.execute(telling.order_by(runs.c.id.desc()).limit(limit)).all()
+            if not found:
+                return Pace()
+            mean = select(func.avg(run_images.c.bytes_fetched)).where(
+                run_images.c.run_id.in_([run.id for run in found]),
+                run_images.c.bytes_fetched > 0,
+            )
+            rates = [
+                run.bytes_fetched / max((run.finished_at - run.started_at).total_seconds(), 1.0)
+                for run in found
+            ]
+            image = connection.execute(mean).scalar()
+            return Pace(max(rates), None if image is None else int(image))
 
         return await self._session.read(work)
 

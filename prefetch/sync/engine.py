@@ -80,12 +80,17 @@ class Engine:
         self._clock = clock
         self._emit = emit
 
-    async def run(self, run: Run, patience: Patience) -> None:
+    async def run(
+        self, run: Run, patience: Patience, images: Sequence[PlannedImage] | None = None
+    ) -> None:
         """Fill in `run.results`; what fails is told there. Raises StateError and StoreError.
+
+        `images` are the plan, or what is to be carried out of it; None: it is made here.
 
         When cancelled, what has been fetched stays and what was finished is recorded.
         """
-        images = await self._planner.plan(run.wanted)
+        if images is None:
+            images = await self._planner.plan(run.wanted)
         sharing = Sharing()
         todo = [image for image in images if not self._is_settled(image)]
         self._emit(_plan_ready(images, todo))

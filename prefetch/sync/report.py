@@ -6,17 +6,19 @@ its meaning. Sizes are bytes, durations seconds, moments RFC 3339 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from prefetch.clock import rfc3339, rfc3339_due
 from prefetch.errors import SourceError
 from prefetch.events import AlternateDropped, PullsSpread
+from prefetch.ratelimit.supply import Outlook
 from prefetch.sources.selector import Demand
-from prefetch.state.ledger import Budget
+from prefetch.state.ledger import Budget, MeterKey
 from prefetch.state.records import RunImageRecord, RunRecord
+from prefetch.sync.forecast import forecast_document
 from prefetch.sync.wanted import Action, ImageResult, Outcome, PlannedImage, Problem
 
 JSON = dict[str, Any]
@@ -98,12 +100,13 @@ class SyncReport:
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What a sync would do and cost."""
+    """What a sync would do and cost; `outlooks` are the forecasts that it rests on, by meter."""
 
     images: Sequence[PlannedImage]
     errors: Sequence[SourceError]
     budgets: Sequence[Budget]
     finish_at: datetime | None
+    outlooks: Mapping[MeterKey, Outlook] = field(default_factory=dict)
 
     def exit_code(self) -> int:
         """1 when something cannot be fetched at all; a plan that has to wait is a plan."""
@@ -144,7 +147,9 @@ class PlanReport:
         return {
             "images": [_planned(image) for image in self.images],
             "errors": source_errors(self.errors),
-            "budgets": [budget_document(budget) for budget in self.budgets],
+            "budgets": [
+                forecast_budget(budget, self.outlooks.get(budget.meter)) for budget in self.budgets
+            ],
             "totals": {
                 "images": len(self.images),
                 "pulls_min": low,
@@ -171,6 +176,11 @@ def budget_document(budget: Budget) -> JSON:
         "observed_at": _moment(budget.observed_at),
         "foreign_burn_per_hour": round(budget.foreign_burn_per_hour, 3),
     }
+
+
+def forecast_budget(budget: Budget, outlook: Outlook | None) -> JSON:
+    """One meter, and what its forecast rests on."""
+    return {**budget_document(budget), "forecast": forecast_document(outlook)}
 
 
 def source_errors(errors: Iterable[SourceError]) -> list[JSON]:

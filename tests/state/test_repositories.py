@@ -14,6 +14,7 @@ from prefetch.state.records import (
     EntryTotal,
     LinkRecord,
     ManifestRecord,
+    Pace,
     ReferenceRecord,
     RunImageRecord,
 )
@@ -184,6 +185,23 @@ async def test_runs(state: State) -> None:
     assert [run.id for run in await state.runs.list()] == [second, first]
     assert [run.id for run in await state.runs.list(1)] == [second]
     assert await state.runs.get("other") is None
+
+
+async def test_the_pace_of_past_runs(state: State) -> None:
+    assert await state.runs.pace() == Pace()
+    # So little tells nothing; one that waited looks slow; one that was killed has no end.
+    for size, seconds in ((900_000, 1), (8_000_000, 4), (6_000_000, 600), (5_000_000, None)):
+        run = await state.runs.start("sync", NOW)
+        images = [
+            RunImageRecord("docker.io/library/a:1", "synced", bytes_fetched=size // 2),
+            RunImageRecord("docker.io/library/b:1", "synced", bytes_fetched=size - size // 2),
+            RunImageRecord("docker.io/library/c:1", "unchanged"),
+        ]
+        await state.runs.record(run, images)
+        if seconds is not None:
+            at = NOW + timedelta(seconds=seconds)
+            await state.runs.finish(run, "complete", at, images=3, bytes_fetched=size)
+    assert await state.runs.pace() == Pace(rate=2_000_000.0, image=3_500_000)
 
 
 async def test_runs_of_an_entry_of_the_schedule(state: State) -> None:
