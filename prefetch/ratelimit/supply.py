@@ -59,17 +59,15 @@ class View(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One reading of a model: `cost` pulls a GET, `burn` pulls a window by others, and `waste`
-    pulls of each window that whole images leave unspent."""
+    """One reading of a model: `cost` pulls a GET, `burn` pulls a window by others."""
 
     window: float
     at_once: bool
     cost: float
     burn: float
-    waste: float = 0.0
 
     @classmethod
-    def of(cls, model: MeterModel, view: View, *, waste: float = 0.0) -> Terms:
+    def of(cls, model: MeterModel, view: View) -> Terms:
         """Unknown refill counts as rolling, which gives the same or less, unless in hope."""
         known = model.get_cost.confidence > 0
         at_once = model.refill is Refill.AT_ONCE
@@ -79,9 +77,9 @@ class Terms:
                 burn = model.burn_high
             case View.HOPEFUL:
                 at_once = model.refill is not Refill.ROLLING
-                burn, waste = model.burn_low, 0.0
+                burn = model.burn_low
                 cost = cost if known else min(cost, _BEST_COST)
-        return cls(model.window.value, at_once, cost, burn, waste)
+        return cls(model.window.value, at_once, cost, burn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ def _at_once(stock: Stock, terms: Terms) -> Supply:
     moments, gets = [stock.now], [sent]
     opened = min((fall.seen_at for fall in stock.falls), default=stock.now)
     refill = stock.reset_at or opened + terms.window
-    each = max(0.0, stock.capacity - terms.waste) / terms.cost
+    each = stock.capacity / terms.cost
     for number in range(_WINDOWS_DRAWN):
         sent += each
         moments.append(max(refill, stock.now) + number * terms.window)
@@ -190,18 +188,11 @@ class Outlook:
         """What the tightest view has taught; None without a limit."""
         return self.limits[0][1] if self.limits else None
 
-    def supplies(self, view: View = View.EXPECTED, *, waste: float = 0.0) -> tuple[Supply, ...]:
-        """A curve for each view of the meter: the slowest of them governs."""
-        return tuple(
-            draw(stock, Terms.of(model, view, waste=waste)) for stock, model in self.limits
-        )
-
-    def starts(
-        self, prices: Sequence[int], view: View = View.EXPECTED, *, waste: float = 0.0
-    ) -> list[float | None]:
+    def starts(self, prices: Sequence[int], view: View = View.EXPECTED) -> list[float | None]:
         """When each image (its price in GETs), in the order given, can start: Unix seconds, never
         before now, and none before those ahead of it. None: never."""
-        supplies = self.supplies(view, waste=waste)
+        # Each view of the meter has its curve, and the slowest of them governs.
+        supplies = [draw(stock, Terms.of(model, view)) for stock, model in self.limits]
         moments: list[float | None] = []
         ahead = 0
         for price in prices:
