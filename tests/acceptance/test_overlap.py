@@ -43,7 +43,7 @@ async def test_one_runs_one_waits_and_there_is_no_third(
     await until(lambda: upstream.pulls > 0)
     second = await cli.start(*words)
     # The first has one to run and one for its pulls, the second one to wait.
-    await until(lambda: leases(cli) == 3)
+    await until(lambda: leases(cli) >= 3)
 
     third, quiet, other = await asyncio.gather(
         cli(*words, changes=OTHERS),
