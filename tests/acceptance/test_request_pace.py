@@ -76,7 +76,9 @@ async def test_two_processes_learn_together(
     upstream = await upstream_process(settings=SETTINGS, images=[MANY])
     listed = write_list(tmp_path / "images.txt", upstream.references())
 
-    synced = await asyncio.gather(*(cli("sync", listed, "-o", "json", timeout=150) for _ in "ab"))
+    words = ("sync", listed, "-o", "json")
+    both = "the other one fetches as well"
+    synced = await asyncio.gather(*(cli(*words, timeout=150, changes=both) for _ in "ab"))
 
     assert [each.code for each in synced] == [0, 0], synced[0].stderr
     refused = [each["ended"] for each in upstream.requests() if each["status"] == 429]
