@@ -90,7 +90,7 @@ class Planner:
                 _price_unknown(image, present)
             elif image.closure is not None:
                 embedded = await self._embedded(image.closure, present)
-                _price_known(image, image.closure, present, embedded)
+                _price_known(image, image.closure, present, embedded, records)
         turn = asyncio.Semaphore(_ASKED_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for image in images:
@@ -188,11 +188,20 @@ def _is_vouched_for(image: PlannedImage) -> bool:
 
 
 def _price_known(
-    image: PlannedImage, closure: Closure, present: set[str], embedded: set[str]
+    image: PlannedImage,
+    closure: Closure,
+    present: set[str],
+    embedded: set[str],
+    records: Mapping[str, ManifestRecord],
 ) -> None:
-    """The documents and blobs that are not here, less those that need no request."""
+    """The documents and blobs that are not here, less those that need no request.
+
+    What a lost index names may stand in it.
+    """
     image.lacks = frozenset(closure.documents) - present - embedded
-    image.pulls_min = image.pulls_max = len(image.lacks)
+    lost = image.lacks.intersection(closure.manifests)
+    named = {child.digest for digest in lost for child in records[digest].children}
+    image.pulls_min, image.pulls_max = len(image.lacks - named), len(image.lacks)
     if any(child.kind == "index" and child.digest in image.lacks for child in closure.unknown):
         image.pulls_max = None
     missing = [blob.size for blob in closure.blobs if blob.digest not in present]

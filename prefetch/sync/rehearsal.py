@@ -50,7 +50,8 @@ class Rehearsal:
     """What comes of a queue: the images that start now, and those that wait, with their prices.
 
     `left` is what remains of the meter then, None where nothing limits it; `certain` says that
-    it can be no more.
+    it can be no more. Those `growing` start, and are put off half done if they need more than is
+    held for them and do not get it; the `doubtful` ones may then not start, or pay for nothing.
     """
 
     left: int | None
@@ -58,6 +59,8 @@ class Rehearsal:
     starting: list[PlannedImage] = field(default_factory=list)
     waiting: list[tuple[PlannedImage, int]] = field(default_factory=list)
     certain: bool = True
+    growing: list[PlannedImage] = field(default_factory=list)
+    doubtful: list[PlannedImage] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -80,18 +83,22 @@ class Rehearsal:
         saving = False
         for turn in turns:
             bounds = sharing.price(turn.image)
+            price = found._widened(turn.image, bounds, sharing)
             if saving or not found._starts(turn, bounds):
                 later.append(turn)
                 saving = saving or turn.saves
             else:
-                prices[turn.image.wanted.name] = bounds
+                prices[turn.image.wanted.name] = price
                 sharing.admit(turn.image, None)
                 found.starting.append(turn.image)
         for turn in later:
-            bounds = prices[turn.image.wanted.name] = sharing.price(turn.image)
+            bounds = sharing.price(turn.image)
+            prices[turn.image.wanted.name] = found._widened(turn.image, bounds, sharing)
             sharing.admit(turn.image, None)
             found.waiting.append((turn.image, 0 if turn.exempt else to_hold(turn.image, bounds)))
-        loose = unsure if found.certain else unsure | _shared([turn.image for turn in later], turns)
+        if not found.certain:
+            found.doubtful += [turn.image for turn in later]
+        loose = unsure | _shared(found.doubtful, turns)
         for turn in turns:
             _name_price(turn.image, prices[turn.image.wanted.name], sharing, loose)
         return found
@@ -108,14 +115,23 @@ class Rehearsal:
             return False
         self.left -= price
         self.certain = self.certain and bounds[0] == bounds[1]
+        if turn.image.pulls_expected is not None or (price and self.growing):
+            self.doubtful.append(turn.image)
+        if bounds[1] is None or bounds[1] > price:
+            self.growing.append(turn.image)
         return True
 
+    def _widened(self, image: PlannedImage, bounds: Bounds, sharing: Sharing) -> Bounds:
+        """The bounds, if those that grow may leave to the image what their common index names."""
+        left = image.closure is None and image.digest in {each.digest for each in self.growing}
+        return (bounds[0], sharing.most(image)) if left else bounds
 
-def _shared(waiting: Iterable[PlannedImage], turns: Iterable[Turn]) -> set[str]:
-    """The documents that images that wait lack, and others too: should there be more left than is
-    certain, one that waits may come first, and pay."""
+
+def _shared(doubtful: Iterable[PlannedImage], turns: Iterable[Turn]) -> set[str]:
+    """The documents that doubtful images lack, and others too: with more left than is certain, or
+    less, another one may come first, and pay."""
     lacked = Counter(digest for turn in turns for digest in turn.image.lacks)
-    return {digest for image in waiting for digest in image.lacks if lacked[digest] > 1}
+    return {digest for image in doubtful for digest in image.lacks if lacked[digest] > 1}
 
 
 def _name_price(
@@ -125,4 +141,4 @@ def _name_price(
     if image.lacks.isdisjoint(loose):
         image.pulls_min, image.pulls_max = bounds
     else:
-        image.pulls_min = bounds[0] - sharing.count_claims(image, loose)
+        image.pulls_min = max(0, bounds[0] - sharing.count_claims(image, loose))

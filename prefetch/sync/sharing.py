@@ -68,7 +68,12 @@ class Sharing:
             return least, least
         if image.closure is None and image.digest is not None:
             return least, _plus(len(image.lacks) - shared, self._left_open(image))
-        return least, None if image.pulls_max is None else image.pulls_max - shared
+        return least, self.most(image)
+
+    def most(self, image: PlannedImage) -> int | None:
+        """The most that an image pays if nobody else pays for what its index may name."""
+        shared = sum(self.is_anothers(digest, image) for digest in image.lacks)
+        return None if image.pulls_max is None else image.pulls_max - shared
 
     def _left_open(self, image: PlannedImage) -> int | None:
         """How many platforms of an index that is not here nobody else has asked for."""

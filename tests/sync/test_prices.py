@@ -53,7 +53,7 @@ def pulls(images: list[dict[str, Any]]) -> list[int]:
     return [each["pulls"] for each in images]
 
 
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=40)
 @given(scenes())
 def test_what_is_spent_is_what_was_priced(scene: Scene) -> None:
     judge(scene)
@@ -112,6 +112,15 @@ def test_a_manifest_that_stands_in_its_index_costs_nothing() -> None:
     assert planned[0]["action"] == "sync"
 
 
+def test_a_manifest_may_stand_in_its_index_that_is_lost() -> None:
+    """The database knows what the index names, but not what stands in it."""
+    embedding = Tree(PAIR.leaves, embedded=True)
+    entry = Entry(0, 0, 0, EVERY)
+    scene = Scene((embedding,), (entry,), (entry,), lost=frozenset(range(31)))
+    planned, done = judge(scene)
+    assert (prices(planned), pulls(done)) == ([(1, 3)], [2])
+
+
 def test_an_exempt_repository_waits_behind_nobody() -> None:
     entries = (Entry(0, 1, 0, BOTH), Entry(0, 0, 1, BOTH))
     other = Tree((Leaf(1, 0, (0,)), Leaf(1, 1, (1,))))
@@ -127,6 +136,39 @@ def test_what_is_less_important_goes_now_where_the_rest_does_not_fit() -> None:
     scene = Scene((PAIR, Leaf(1, 0, (0,))), (), entries, limit=4, spent=2)
     planned, _ = judge(scene)
     assert [each["action"] for each in planned] == ["defer", "sync"]
+
+
+def test_what_an_index_without_a_bound_leaves_half_done_is_not_called_exact() -> None:
+    """It takes three pulls and needs five: what others want of it they pay for themselves."""
+    tree = Tree(tuple(Leaf(1, platform, ()) for platform in range(4)))
+    entries = (
+        Entry(0, 0, 0, AMD64),
+        Entry(0, 0, 0, AMD64, by_digest=True),
+        Entry(0, 1, 1, EVERY, priority=5),
+    )
+    for concurrency in (1, 8):
+        scene = Scene(
+            (tree, tree), (), entries, limit=5, reserve=1, spent=1, concurrency=concurrency
+        )
+        planned, done = judge(scene)
+        assert prices(planned) == [(0, 1), (0, 1), (1, None)]
+        assert [each["outcome"] for each in done] == ["synced", "synced", "deferred"]
+
+
+def test_what_an_index_without_a_bound_takes_from_the_next_one_is_not_called_exact() -> None:
+    """It grows to five pulls of six: the important one is put off, and the other pays itself."""
+    unknown = Tree(tuple(Leaf(1, platform, ()) for platform in range(4)))
+    known = Tree(tuple(Leaf(0, platform, ()) for platform in range(3)))
+    entries = (
+        Entry(0, 0, 0, EVERY, priority=5),
+        Entry(0, 1, 1, EVERY, priority=4),
+        Entry(0, 2, 2, AMD64),
+    )
+    before = (Entry(0, 0, 1, ARM64, by_digest=True),)
+    scene = Scene((unknown, known, known.leaves[0]), before, entries, limit=6, concurrency=1)
+    planned, done = judge(scene)
+    assert prices(planned) == [(1, None), (1, 2), (0, 1)]
+    assert pulls(done) == [5, 0, 1]
 
 
 async def test_who_pays_in_vain_keeps_nobody_from_the_content(tmp_path: Path) -> None:
