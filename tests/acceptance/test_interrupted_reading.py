@@ -15,15 +15,17 @@ from support.processes import CommandLine, Result, finish
 
 # Of a second; the rest is for a machine that is busy.
 PROMPT_SECONDS = 5.0
+SETTLING_SECONDS = 0.5
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
-async def interrupted(
-    cli: CommandLine, number: signal.Signals, *words: str | Path, ready: float = 1.5
-) -> Result:
-    """Start it, wait until it must be reading, and send it the signal."""
+async def interrupted(cli: CommandLine, number: signal.Signals, *words: str | Path) -> Result:
+    """Start it, wait until it is reading, which it does on a thread, and send it the signal."""
     process = await cli.start(*words)
-    await asyncio.sleep(ready)
+    async with asyncio.timeout(30):
+        while process.returncode is None and threads(process.pid) < 2:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(SETTLING_SECONDS)
     assert process.returncode is None, await process.communicate()
     process.send_signal(number)
     started = time.monotonic()
@@ -35,6 +37,11 @@ async def interrupted(
         code = await process.wait()
     assert time.monotonic() - started < PROMPT_SECONDS
     return Result(code, out.decode(), err.decode())
+
+
+def threads(pid: int) -> int:
+    """How many a process has (proc(5), `/proc/pid/task`)."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ async def test_a_configuration_that_does_not_come(
 async def test_a_source_that_takes_long_to_parse(cli: CommandLine) -> None:
     source = cli.home / "long.yaml"
     source.write_text(f"images: [{'a, ' * 900_000}]\n")
-    done = await interrupted(cli, signal.SIGINT, "sync", source, "-o", "json", ready=1.0)
+    done = await interrupted(cli, signal.SIGINT, "sync", source, "-o", "json")
     assert done.code == 130
     assert json.loads(done.stdout)["outcome"] == "interrupted"
 

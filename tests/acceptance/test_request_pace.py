@@ -39,6 +39,7 @@ def lesson(cli: CommandLine) -> float:
     return float(json.loads(file.read_text())["lesson"][0])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_limit_on_requests_is_learned_once(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path

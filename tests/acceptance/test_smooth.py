@@ -151,6 +151,7 @@ async def test_a_timeout_ends_it_in_order(
     assert all(each["retry_at"] for each in waiting)
 
 
+@pytest.mark.long
 async def test_with_wait_it_goes_on_in_the_next_window(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ async def test_with_wait_it_goes_on_in_the_next_window(
     assert breaches(upstream.requests(), RESERVE) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_ended_midway_it_goes_on_at_the_same_pace(
     cli: CommandLine,

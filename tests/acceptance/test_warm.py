@@ -97,6 +97,7 @@ async def test_what_fits_into_one_window_is_promised_and_done(site: Any) -> None
     assert [(run["command"], run["outcome"]) for run in runs.json] == [("warm", "complete")]
 
 
+@pytest.mark.long
 async def test_over_three_windows_it_is_done_by_then(site: Any) -> None:
     here = await site(11)
     result = await here.warm("in 60s", timeout=120)
@@ -135,6 +136,7 @@ async def test_what_is_impossible_is_said_and_strict_spends_nothing(site: Any) -
     assert moment(changes["later"]["value"]) > datetime.now(UTC) + timedelta(hours=4)
 
 
+@pytest.mark.long
 async def test_what_is_impossible_is_warmed_as_far_as_it_goes_by_importance(site: Any) -> None:
     here = await site(12, important=(9, 10, 11), settings=limited(window=LONG))
     result = await here.warm("in 10s")
@@ -232,6 +234,7 @@ async def test_a_signal_ends_it_in_order_and_it_goes_on(site: Any) -> None:
     here.assert_kept()
 
 
+@pytest.mark.long
 async def test_killed_it_goes_on_and_pays_nothing_twice(site: Any) -> None:
     here = await site(7)
     process = await here.cli.start(*here.words("in 60s"))
@@ -245,6 +248,7 @@ async def test_killed_it_goes_on_and_pays_nothing_twice(site: Any) -> None:
     here.assert_kept()
 
 
+@pytest.mark.long
 async def test_a_forecast_that_turns_is_told_of_at_once(site: Any) -> None:
     here = await site(8, settings=limited(window_kind="rolling"))
     process = await here.cli.start(

@@ -113,15 +113,19 @@ async def test_one_request_after_the_other(cli: CommandLine, upstream: UpstreamF
 
 
 async def test_a_small_corrupt_blob_is_refused(cli: CommandLine, upstream: UpstreamFactory) -> None:
-    """Nothing has gone out yet, so that there is an answer."""
+    """Where nothing has gone out yet there is an answer; what has, on a machine that does much
+    else, is cut off."""
     up, _ = await one_layer(upstream, size=_SIZE, rate=8 * MIB)
     config = up.content.manifest(NAME, "1").child(PLATFORM).blobs[0]  # type: ignore[union-attr]
     up.faults.add("corrupt", kind="cdn", reference=config.digest, count=None, at=1)
     async with serving(cli, up) as cache:
         path = await introduced(cache, config.digest)
         answer = await get(cache, path)
-        assert (answer.status, answer.message) == (503, "docker.io sent something else")
-        assert int(answer.headers["retry-after"]) > 0
+        if answer.status == 200:
+            assert not answer.complete
+        else:
+            assert (answer.status, answer.message) == (503, "docker.io sent something else")
+            assert int(answer.headers["retry-after"]) > 0
         assert not stored(cli, config.digest)
         up.faults.clear()
         # What went wrong is not held against it.
