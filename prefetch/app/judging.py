@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Parts, admission_of
 from prefetch.oci.platform import ALL, Platform, PlatformSet
-from prefetch.remote.registry import RegistryClient
 from prefetch.sync.admission import price_to_hold
 from prefetch.sync.deadline import Case, Claim, Queue
 from prefetch.sync.remedies import Fewer
@@ -82,7 +81,7 @@ async def _queues(
     paid: set[str] = set()
     queues: dict[object, Queue] = {}
     for client, some in (await parts.resolver.by_client(lacking(images))).items():
-        exempt = await _exempt(runtime, client, some)
+        exempt = await runtime.ledger.exempt_among(client.meter, client.policy, map(_path, some))
         ordered = admission_of(runtime, parts, client, Sharing()).ordered(lacking(some))
         claims = tuple(_claim(image, paid, free=_path(image) in exempt) for image in ordered)
         queue = queues.get(client.meter) or Queue(
@@ -105,19 +104,6 @@ def _claim(image: PlannedImage, paid: set[str], *, free: bool) -> Claim:
         return Claim(image.wanted.name, 0, 0, 0, image.bytes)
     least = max(0, image.pulls_min - shared)
     return Claim(image.wanted.name, least, image.pulls_max, price_to_hold(image), image.bytes)
-
-
-async def _exempt(
-    runtime: Runtime, client: RegistryClient, images: Iterable[PlannedImage]
-) -> Collection[str]:
-    """The repositories whose pulls nobody counts; a configured limit counts all of them."""
-    if client.policy.limit is not None:
-        return ()
-    found: Mapping[str, bool] = {
-        path: await runtime.ledger.exempt(client.meter, path)
-        for path in sorted({_path(image) for image in images})
-    }
-    return {path for path, free in found.items() if free}
 
 
 def _path(image: PlannedImage) -> str:

@@ -22,9 +22,7 @@ from prefetch.config.settings import (
     ScheduleEntry,
     SourceSpec,
 )
-from prefetch.config.shape import SECRETS, Duration, File, Strict, Text
-from prefetch.config.shape import path_at as _path
-from prefetch.config.shape import text_of as _text
+from prefetch.config.shape import SECRETS, Duration, File, Strict, Text, path_at, text_of
 from prefetch.credentials.keychain import Account
 from prefetch.errors import PrefetchError
 from prefetch.oci.platform import PlatformSet
@@ -64,9 +62,9 @@ def _alternate_kind(value: Any) -> str:
     return "<mapping>" if isinstance(value, dict) else "<registry>"
 
 
-AlternateName: TypeAlias = Annotated[Alternate, _text("a registry", values.alternate)]
-SourceFile: TypeAlias = Annotated[str, _text("a file's path", values.source)]
-PaceWord: TypeAlias = Annotated[Pace, _text("smooth or burst", values.pace)]
+AlternateName: TypeAlias = Annotated[Alternate, text_of("a registry", values.alternate)]
+SourceFile: TypeAlias = Annotated[str, text_of("a file's path", values.source)]
+PaceWord: TypeAlias = Annotated[Pace, text_of("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
 
 
@@ -93,9 +91,9 @@ AlternateItem: TypeAlias = Annotated[
 class RegistryModel(Strict):
     """One registry."""
 
-    endpoint: Annotated[str, _text("a URL", values.endpoint)] | None = None
+    endpoint: Annotated[str, text_of("a URL", values.endpoint)] | None = None
     username: Text | None = None
-    password_env: Annotated[str, _text("a variable's name", values.variable)] | None = None
+    password_env: Annotated[str, text_of("a variable's name", values.variable)] | None = None
     password_file: File | None = None
     ca_file: File | None = None
     cert_file: File | None = None
@@ -108,7 +106,7 @@ class RegistryModel(Strict):
     idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
     alternates: list[AlternateItem] = []
     immutable_tags: list[
-        Annotated[re.Pattern[str], _text("a regular expression", values.pattern)]
+        Annotated[re.Pattern[str], text_of("a regular expression", values.pattern)]
     ] = []
 
     @classmethod
@@ -131,9 +129,9 @@ class RegistryModel(Strict):
         return RegistrySettings(
             name=name,
             endpoint=self.endpoint or ("" if name == ANY else endpoint_for(name)),
-            ca_file=_path(self.ca_file, base),
-            cert_file=_path(self.cert_file, base),
-            key_file=_path(self.key_file, base),
+            ca_file=path_at(self.ca_file, base),
+            cert_file=path_at(self.cert_file, base),
+            key_file=path_at(self.key_file, base),
             reserve=self.reserve,
             limit=(self.limit.pulls, self.limit.window) if self.limit else None,
             pace=self.pace,
@@ -147,7 +145,7 @@ class RegistryModel(Strict):
     def account(self, base: Path) -> Account | None:
         if self.username is None:
             return None
-        return Account(self.username, self.password_env, _path(self.password_file, base))
+        return Account(self.username, self.password_env, path_at(self.password_file, base))
 
 
 class ClusterModel(Strict):
@@ -210,13 +208,13 @@ class AccessModel(Strict):
     """Who sees which private repositories."""
 
     users: list[Text]
-    repositories: list[Annotated[str, _text("a pattern", values.access_pattern)]]
+    repositories: list[Annotated[str, text_of("a pattern", values.access_pattern)]]
 
 
 class ServeModel(Strict):
     """The embedded registry."""
 
-    listen: Annotated[Listen, _text("HOST:PORT", values.listen)] = ServeSettings().listen
+    listen: Annotated[Listen, text_of("HOST:PORT", values.listen)] = ServeSettings().listen
     tls: TlsModel | None = None
     htpasswd_file: File | None = None
     access: list[AccessModel] | None = None
@@ -237,7 +235,7 @@ class ServeModel(Strict):
         return ServeSettings(
             listen=self.listen,
             tls=Tls(base / tls.cert_file, base / tls.key_file) if tls else None,
-            htpasswd_file=_path(self.htpasswd_file, base),
+            htpasswd_file=path_at(self.htpasswd_file, base),
             access=None
             if access is None
             else tuple(Access(tuple(rule.users), tuple(rule.repositories)) for rule in access),
@@ -256,13 +254,13 @@ class ServeModel(Strict):
 class ScheduleModel(Strict):
     """A timed sync."""
 
-    name: Annotated[str, _text("a name", values.entry_name)]
-    cron: Annotated[str, _text("five fields as in crontab", values.cron)] | None = None
+    name: Annotated[str, text_of("a name", values.entry_name)]
+    cron: Annotated[str, text_of("five fields as in crontab", values.cron)] | None = None
     every: Annotated[float, BeforeValidator(values.interval)] | None = None
     sources: list[SourceModel] = []
     platforms: Platforms = None
     jitter: Duration = 0.0
-    timezone: Annotated[str, _text("a time zone's name", values.timezone)] | None = None
+    timezone: Annotated[str, text_of("a time zone's name", values.timezone)] | None = None
     pace: PaceWord | None = None
 
     @model_validator(mode="after")
@@ -292,10 +290,10 @@ class FileModel(Strict):
     """The whole file."""
 
     data_dir: File | None = None
-    state_url: Annotated[str, _text("a database URL", values.state_url)] | None = None
+    state_url: Annotated[str, text_of("a database URL", values.state_url)] | None = None
     platforms: Platforms = None
     registries: dict[
-        Annotated[str, _text("a registry's name", values.registry_name)], RegistryModel
+        Annotated[str, text_of("a registry's name", values.registry_name)], RegistryModel
     ] = {}
     sources: list[SourceModel] = []
     cluster: ClusterReadingModel = ClusterReadingModel()

@@ -14,6 +14,7 @@ when it left, so an answer is known to show the spends that had ended with that 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -122,6 +123,17 @@ class Ledger:
         """Whether the repository's answers carry no rate-limit headers, as far as is known."""
         return await self._journal.transact(
             lambda books: self._journal.is_exempt(books, meter, repository)
+        )
+
+    async def exempt_among(
+        self, meter: MeterKey, policy: MeterPolicy, repositories: Iterable[str]
+    ) -> set[str]:
+        """Those of many repositories whose pulls nobody counts; a configured limit counts all."""
+        if policy.limit is not None:
+            return set()
+        asked = set(repositories)
+        return await self._journal.transact(
+            lambda books: {each for each in asked if self._journal.is_exempt(books, meter, each)}
         )
 
     # ── holds ───────────────────────────────────────────────────────────────────────────────────

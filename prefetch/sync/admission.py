@@ -136,11 +136,11 @@ class Admission:
 
     async def _learn_exempt(self, images: Iterable[PlannedImage]) -> None:
         """Find out which repositories cost nothing; a configured limit counts all of them."""
-        if self._capacity is None or self._client.policy.limit is not None:
+        if self._capacity is None:
             return
-        for path in {image.wanted.reference.repository.path for image in images}:
-            if await self._ledger.exempt(self._client.meter, path):
-                self._exempt.add(path)
+        paths = {image.wanted.reference.repository.path for image in images}
+        client = self._client
+        self._exempt |= await self._ledger.exempt_among(client.meter, client.policy, paths)
 
     def ordered(self, images: Iterable[PlannedImage]) -> list[PlannedImage]:
         """Free ones, then starving ones, then by priority and demand, then cheapest first."""
