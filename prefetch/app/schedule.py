@@ -21,7 +21,7 @@ from prefetch.events import Stream
 from prefetch.scheduler.keeper import Means, Scheduler
 from prefetch.scheduler.plan import Cause, Entry
 from prefetch.scheduler.status import Status, statuses
-from prefetch.scheduler.ticks import Interval, Ticks, Times
+from prefetch.scheduler.ticks import Ahead, Interval, Ticks, Times
 from prefetch.server.accesslog import Logs, ServerLog
 from prefetch.tasks import end_all
 
@@ -178,10 +178,13 @@ def _scheduled(place: Place) -> Settings:
 
 
 def _entry(configured: ScheduleEntry) -> Entry:
-    return Entry(configured.name, _times(configured), configured.jitter)
+    by = None if configured.by is None else Ticks(configured.by, configured.timezone)
+    return Entry(configured.name, _times(configured, by), configured.jitter, by)
 
 
-def _times(configured: ScheduleEntry) -> Times:
+def _times(configured: ScheduleEntry, by: Ticks | None) -> Times:
     if configured.every is not None:
         return Interval(configured.every)
+    if configured.cron is None and by is not None:
+        return Ahead(by, configured.lead)
     return Ticks(configured.cron or "", configured.timezone)

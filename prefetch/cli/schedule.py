@@ -26,9 +26,10 @@ def schedule(common: Globals, *, listed: bool, output: str) -> None:
 
     Each entry is a sync, within the budget, at the times of a crontab line or every
     so often. What was put off is tried again when its budget should be back, what
-    was missed is caught up once. `serve` does the same beside its workers; one run
-    of an entry at a time, whichever process it is in. The configuration is read
-    again when it changes, and on SIGHUP.
+    was missed is caught up once. An entry with a deadline is what `warm` does, ahead
+    of each. `serve` does the same beside its workers; one run of an entry at a time,
+    whichever process it is in. The configuration is read again when it changes, and
+    on SIGHUP.
 
     \b
     Examples:
@@ -56,22 +57,27 @@ def schedule(common: Globals, *, listed: bool, output: str) -> None:
 def print_schedule(found: list[Status], output: str) -> None:
     """The entries, as a list of objects or a table."""
     from prefetch.cli.report import print_json
-    from prefetch.cli.text import table
+    from prefetch.cli.text import near, table
 
     if output == "json":
         print_json([status.document() for status in found])
         return
-    header = ("ENTRY", "NEXT", "WHY", "LAST", "OUTCOME", "DEFERRED ", "UNTIL")
+    header = ["ENTRY", "NEXT", "WHY", "LAST", "OUTCOME", "DEFERRED ", "UNTIL"]
     now = datetime.now(UTC)
-    click.echo(table(header, [_row(status, now) for status in found]))
+    rows = [_row(status, now) for status in found]
+    if any(status.by_at for status in found):
+        header.insert(1, "WARM BY")
+        for row, status in zip(rows, found, strict=True):
+            row.insert(1, near(status.by_at, now))
+    click.echo(table(header, rows))
 
 
-def _row(status: Status, now: datetime) -> tuple[str, ...]:
+def _row(status: Status, now: datetime) -> list[str]:
     from prefetch.cli.text import near
 
     last, history = status.last, status.history
     outcome = "-" if last is None else last.outcome or "unfinished"
-    return (
+    return [
         status.entry.name,
         near(status.plan.at, now),
         str(status.plan.cause),
@@ -79,4 +85,4 @@ def _row(status: Status, now: datetime) -> tuple[str, ...]:
         "running" if status.running else outcome,
         str(history.deferred),
         near(history.retry_at, now),
-    )
+    ]

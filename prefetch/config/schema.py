@@ -17,6 +17,7 @@ from prefetch.config import values
 from prefetch.config.notify import HookModel
 from prefetch.config.settings import (
     ANY,
+    DEFAULT_LEAD,
     ClusterReading,
     ClusterSource,
     ScheduleEntry,
@@ -64,6 +65,7 @@ def _alternate_kind(value: Any) -> str:
 
 AlternateName: TypeAlias = Annotated[Alternate, text_of("a registry", values.alternate)]
 SourceFile: TypeAlias = Annotated[str, text_of("a file's path", values.source)]
+CronLine: TypeAlias = Annotated[str, text_of("five fields as in crontab", values.cron)]
 PaceWord: TypeAlias = Annotated[Pace, text_of("smooth or burst", values.pace)]
 Platforms: TypeAlias = Annotated[Any, BeforeValidator(_platforms)]
 
@@ -255,8 +257,10 @@ class ScheduleModel(Strict):
     """A timed sync."""
 
     name: Annotated[str, text_of("a name", values.entry_name)]
-    cron: Annotated[str, text_of("five fields as in crontab", values.cron)] | None = None
+    cron: CronLine | None = None
     every: Annotated[float, BeforeValidator(values.interval)] | None = None
+    by: CronLine | None = None
+    lead: Annotated[float, BeforeValidator(values.interval)] | None = None
     sources: list[SourceModel] = []
     platforms: Platforms = None
     jitter: Duration = 0.0
@@ -265,12 +269,23 @@ class ScheduleModel(Strict):
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> ScheduleModel:
-        if self.cron is None and self.every is None:
-            raise ValueError("expected one of cron and every, got neither")
-        if self.cron is not None and self.every is not None:
+        rhythms = [self.cron, self.every].count(None)
+        if rhythms == 0:
             raise ValueError("expected one of cron and every, got both")
-        if self.every is not None and self.timezone is not None:
-            raise ValueError("timezone goes with cron, not with every")
+        if rhythms == 2 and self.by is None:  # noqa: PLR2004
+            raise ValueError("expected cron, every or by, got none of them")
+        if self.cron is None and self.by is None and self.timezone is not None:
+            raise ValueError("timezone goes with cron and by, not with every")
+        return self
+
+    @model_validator(mode="after")
+    def _deadline(self) -> ScheduleModel:
+        if self.lead is not None and (self.by is None or self.cron or self.every):
+            raise ValueError("lead goes with by alone: cron and every say when it begins")
+        if self.by is not None and self.pace is not None:
+            raise ValueError("pace goes without by: what has a deadline spends what it may")
+        if self.by is not None and self.jitter >= (self.lead or DEFAULT_LEAD):
+            raise ValueError("jitter must be less than lead")
         return self
 
     def build(self, base: Path) -> ScheduleEntry:
@@ -281,6 +296,8 @@ class ScheduleModel(Strict):
             jitter=self.jitter,
             timezone=self.timezone,
             every=self.every,
+            by=self.by,
+            lead=self.lead or DEFAULT_LEAD,
             platforms=self.platforms,
             pace=self.pace,
         )

@@ -17,6 +17,9 @@ from prefetch.server.settings import ServeSettings
 from prefetch.sources.kinds import CustomKind
 from prefetch.sync.hooks import Hook
 
+DEFAULT_LEAD: Final = 86400.0
+"""Seconds ahead of its deadline that an entry of the schedule comes, unless it says otherwise."""
+
 ANY: Final = "*"
 """The key of `registries` that stands for every registry without one of its own."""
 
@@ -44,10 +47,12 @@ SourceSpec: TypeAlias = Path | ClusterSource
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEntry:
-    """A timed sync: by a crontab's five fields, or `every` so many seconds; one of the two is None.
+    """A timed sync: by a crontab's five fields, or `every` so many seconds, or neither.
 
-    No sources, and no platforms: the file's. `jitter` is seconds; `timezone` an IANA name, None the
-    process's local zone; `pace` None is the registries' own.
+    `by`, five fields too, are moments that it is to be warm by; it then comes `lead` seconds ahead
+    of them, unless it has a rhythm of its own. No sources, and no platforms: the file's. `jitter`
+    is seconds; `timezone` an IANA name, None the process's local zone; `pace` None is the
+    registries' own.
     """
 
     name: str
@@ -56,6 +61,8 @@ class ScheduleEntry:
     jitter: float = 0.0
     timezone: str | None = None
     every: float | None = None
+    by: str | None = None
+    lead: float = DEFAULT_LEAD
     platforms: PlatformSet | None = None
     pace: Pace | None = None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from prefetch.scheduler.ticks import Times
+from prefetch.scheduler.ticks import Ticks, Times
 from prefetch.state.records import EntryHistory, RunRecord
 
 REMEMBERED = 12
@@ -50,11 +50,15 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the schedule: when it comes, and by how many seconds at most it is put off."""
+    """An entry of the schedule: when it comes, and by how many seconds at most it is put off.
+
+    `by` are the moments that everything is to be warm by: by the first after a run has begun.
+    """
 
     name: str
     ticks: Times
     jitter: float = 0.0
+    by: Ticks | None = None
 
 
 @dataclass(frozen=True, slots=True)

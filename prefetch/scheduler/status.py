@@ -13,6 +13,7 @@ from prefetch.filelock import Lease
 from prefetch.oci.platform import PlatformSet
 from prefetch.scheduler.keeper import lock_name
 from prefetch.scheduler.plan import REMEMBERED, Cause, Entry, Plan, next_run, next_tick
+from prefetch.scheduler.ticks import Ahead
 from prefetch.sources.selector import platforms_words
 from prefetch.state.records import EntryHistory, RunRecord
 from prefetch.state.runs import Runs
@@ -35,11 +36,21 @@ class Status:
         """Its latest run."""
         return self.history.runs[0] if self.history.runs else None
 
+    @property
+    def by_at(self) -> datetime | None:
+        """The deadline of the run that is under way, or of the next one."""
+        if self.entry.by is None:
+            return None
+        begins = self.last.started_at if self.running and self.last else self.plan.at
+        return self.entry.by.after(begins)
+
     def document(self) -> JSON:
         """One object of `schedule --list -o json`."""
         return {
             "name": self.entry.name,
             **self.entry.ticks.document(),
+            **_deadlines(self.entry),
+            "by_at": self.by_at and rfc3339(self.by_at),
             "platforms": None if self.platforms is None else platforms_words(self.platforms),
             "jitter": self.entry.jitter,
             "next_at": rfc3339_due(self.plan.at),
@@ -49,6 +60,13 @@ class Status:
             "deferred": self.history.deferred,
             "retry_at": self.history.retry_at and rfc3339_due(self.history.retry_at),
         }
+
+
+def _deadlines(entry: Entry) -> JSON:
+    lead = entry.ticks.seconds if isinstance(entry.ticks, Ahead) else None
+    if entry.by is None:
+        return {"by": None, "lead": lead}
+    return {"timezone": entry.by.timezone, "by": entry.by.cron, "lead": lead}
 
 
 def _last(run: RunRecord) -> JSON:

@@ -93,7 +93,25 @@ class Interval:
         return began + step * max(1, (moment - began) // step + 1)
 
 
-Times: TypeAlias = Ticks | Interval
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """So many seconds ahead of each tick: of a moment that something is to be done by."""
+
+    ticks: Ticks
+    seconds: float
+
+    def document(self) -> dict[str, object]:
+        """What `schedule --list -o json` says of it."""
+        return {"cron": None, "every": None, "timezone": self.ticks.timezone}
+
+    def after(self, moment: datetime, began: datetime | None = None) -> datetime:
+        """The first moment after that one, in UTC, whenever the last run began."""
+        lead = timedelta(seconds=self.seconds)
+        # Differences within one zone are those of its wall clock.
+        return self.ticks.after(moment.astimezone(UTC) + lead, began) - lead
+
+
+Times: TypeAlias = Ticks | Interval | Ahead
 """When an entry comes."""
 
 

@@ -70,6 +70,9 @@ schedule:
   - {name: slowly, cron: "0 8 * * *", sources: [images.txt], pace: smooth}
   - {name: often, every: 1h30m, platforms: [linux/arm64, all]}
   - {name: arm, every: 3600, platforms: linux/arm64}
+  - {name: drain, by: "0 2 * * sat", lead: 12h, timezone: Europe/Berlin, jitter: 5m}
+  - {name: weekend, by: "0 2 * * sat"}
+  - {name: daily, every: 1d, by: "0 2 * * sat", timezone: UTC}
 """
 
 
@@ -129,6 +132,11 @@ def test_the_whole_contract(tmp_path: Path) -> None:
         ScheduleEntry("slowly", "0 8 * * *", (tmp_path / "images.txt",), pace=Pace.SMOOTH),
         ScheduleEntry("often", every=5400.0, platforms=ALL),
         ScheduleEntry("arm", every=3600.0, platforms=(Platform("linux", "arm64"),)),
+        ScheduleEntry(
+            "drain", jitter=300.0, timezone="Europe/Berlin", by="0 2 * * sat", lead=43200.0
+        ),
+        ScheduleEntry("weekend", by="0 2 * * sat", lead=86400.0),
+        ScheduleEntry("daily", timezone="UTC", every=86400.0, by="0 2 * * sat"),
     )
 
 
@@ -306,14 +314,28 @@ def test_all_platforms(tmp_path: Path) -> None:
         ("serve: {misses_per_second: 0.5}", ": serve.misses_per_second: expected"),
         ("serve: {misses_per_second: .inf}", ": serve.misses_per_second: expected"),
         ("serve: {max_fetches: 0}", ": serve.max_fetches: expected"),
-        ("schedule: [{name: a}]", ": schedule.0: expected one of cron and every, got neither"),
+        ("schedule: [{name: a}]", ": schedule.0: expected cron, every or by, got none of them"),
         (
             "schedule: [{name: a, cron: 0 3 * * *, every: 6h}]",
             ": schedule.0: expected one of cron and every, got both",
         ),
         (
             "schedule: [{name: a, every: 6h, timezone: UTC}]",
-            ": schedule.0: timezone goes with cron, not with every",
+            ": schedule.0: timezone goes with cron and by, not with every",
+        ),
+        *(
+            (f"schedule: [{{name: a, {keys}}}]", f": schedule.0{message}")
+            for keys, message in [
+                ("by: sat 02:00", ".by: expected five fields as in crontab, got 'sat 02:00'"),
+                ("by: 0 2 30 2 *", ".by: expected a day that comes, got '0 2 30 2 *'"),
+                ("by: 0 2 * * sat, lead: 0s", ".lead: expected a duration of at least 1s"),
+                ("by: 0 2 * * sat, jitter: 1d", ": jitter must be less than lead"),
+                ("by: 0 2 * * sat, lead: 1h, jitter: 1h", ": jitter must be less than lead"),
+                ("cron: 0 3 * * *, lead: 1h", ": lead goes with by alone"),
+                ("by: 0 2 * * sat, cron: 0 3 * * *, lead: 1h", ": lead goes with by alone"),
+                ("by: 0 2 * * sat, every: 6h, lead: 1h", ": lead goes with by alone"),
+                ("by: 0 2 * * sat, pace: smooth", ": pace goes without by"),
+            ]
         ),
         *(
             (

@@ -16,9 +16,9 @@ from prefetch.errors import StateError
 from prefetch.filelock import FileLock
 from prefetch.oci.platform import ALL, Platform
 from prefetch.scheduler.keeper import Means, Scheduler, lock_name
-from prefetch.scheduler.plan import Cause, Entry
+from prefetch.scheduler.plan import REMEMBERED, Cause, Entry, next_run
 from prefetch.scheduler.status import statuses
-from prefetch.scheduler.ticks import Interval, Ticks
+from prefetch.scheduler.ticks import Ahead, Interval, Ticks
 from prefetch.state.database import State
 from prefetch.state.records import RunImageRecord
 from support.clock import ManualClock
@@ -403,6 +403,9 @@ async def test_the_list_tells_what_was_and_what_comes(world: World) -> None:
         "cron": "0 * * * *",
         "every": None,
         "timezone": "UTC",
+        "by": None,
+        "lead": None,
+        "by_at": None,
         "platforms": None,
         "jitter": 0.0,
         "next_at": "2026-01-01T00:20:00Z",
@@ -422,6 +425,44 @@ async def test_the_list_tells_what_was_and_what_comes(world: World) -> None:
         document = await listed()
     assert (document["running"], document["cause"]) == (True, "tick")
     assert document["next_at"] == "2026-01-01T01:00:00Z"
+
+
+async def test_the_list_tells_of_deadlines(world: World) -> None:
+    by = Ticks("0 6 * * *", "Asia/Kathmandu")
+    entries = [
+        (Entry("ahead", Ahead(by, 7200.0), by=by), None),
+        (Entry("often", Interval(900.0), by=by), None),
+    ]
+
+    async def listed() -> list[dict[str, Any]]:
+        found = await statuses(entries, world.state.runs, world.state.locks, world.clock.now())
+        return [each.document() for each in found]
+
+    # It has never been run: it comes at once, and has the rest of the day.
+    assert [each["by_at"] for each in await listed()] == ["2026-01-01T00:15:00Z"] * 2
+    await world.ran("ahead", Cause.FIRST)
+    await world.ran("often", Cause.FIRST)
+    world.clock.advance(1200.0)
+    ahead, often = await listed()
+    assert (ahead["cron"], ahead["every"], often["every"]) == (None, None, 900.0)
+    assert ahead["timezone"] == often["timezone"] == "Asia/Kathmandu"
+    assert (ahead["by"], ahead["lead"]) == ("0 6 * * *", 7200.0)
+    assert (often["by"], often["lead"]) == ("0 6 * * *", None)
+    assert (ahead["next_at"], ahead["cause"]) == ("2026-01-01T22:15:00Z", "tick")
+    assert ahead["by_at"] == often["by_at"] == "2026-01-02T00:15:00Z"
+    # Of a run that is under way it is its own.
+    with world.lock("ahead"):
+        ahead, _ = await listed()
+    assert ahead["by_at"] == "2026-01-01T00:15:00Z"
+
+
+async def test_what_was_missed_ahead_of_a_deadline_is_caught_up_before_it(world: World) -> None:
+    by = Ticks("0 12 * * *", "UTC")
+    ahead = Entry("ahead", Ahead(by, 7200.0), jitter=60.0, by=by)
+    await world.ran("ahead", Cause.FIRST)
+    history = await world.state.runs.of_entry("ahead", REMEMBERED)
+    plan = next_run(ahead, history, START + timedelta(hours=11))
+    assert (plan.cause, plan.at) == (Cause.MISSED, START + timedelta(hours=11))
 
 
 async def test_the_list_tells_of_intervals_and_platforms(world: World) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefetch.errors import UsageError
 from prefetch.scheduler.crontab import Crontab
-from prefetch.scheduler.ticks import Ticks
+from prefetch.scheduler.ticks import Ahead, Ticks
 
 LINES = [
     *("*/7 * * * *", "59 * * * *", "15 */5 * * *", "30 1 * * *", "5-50/15 4-6 * * *"),
@@ -60,6 +60,27 @@ def test_ticks_come_when_the_clock_on_the_wall_says_so(
     expected = by_the_minute(line, zone, moment)
     # What the clock leaves out comes later on the same day, instead of not at all.
     assert found == expected or (moment < found < expected and put_forward(zone, found))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(LINES),
+    st.sampled_from(ZONES),
+    st.sampled_from(DAYS),
+    st.floats(-86400, 2 * 86400),
+    st.integers(1, 10 * 86400),
+)
+def test_so_long_ahead_of_each_tick_whatever_the_clock_on_the_wall_does(
+    line: str, zone: str, day: str, seconds: float, lead: int
+) -> None:
+    moment = datetime.fromisoformat(f"{day}T00:00:00+00:00") + timedelta(seconds=seconds)
+    ticks = Ticks(line, zone)
+    found = Ahead(ticks, lead).after(moment.astimezone(ZoneInfo(zone)))
+    assert found > moment
+    by = found.astimezone(UTC) + timedelta(seconds=lead)
+    assert ticks.after(by - timedelta(microseconds=1)) == by
+    # None is passed over.
+    assert ticks.after(moment + timedelta(seconds=lead)) == by
 
 
 def test_a_tick_is_after_the_moment() -> None:
