@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from prefetch.app.requests import Place
@@ -136,11 +136,17 @@ async def delivering(
         await end_all((running,))
 
 
-def failed_run(run_id: str, error: BaseException) -> RunFinished:
-    """The end of a run that an error kept from its own."""
-    cause = first_cause(error)
-    known = isinstance(cause, PrefetchError | OSError)
-    return RunFinished(run_id, "failed", message=str(cause) if known else type(cause).__name__)
+@contextmanager
+def failing_aloud(runtime: Runtime, run_id: str) -> Iterator[None]:
+    """Tell of a run that an error keeps from its end; the error goes on."""
+    try:
+        yield
+    except Exception as error:
+        cause = first_cause(error)
+        known = isinstance(cause, PrefetchError | OSError)
+        message = str(cause) if known else type(cause).__name__
+        runtime.emit(RunFinished(run_id, "failed", message=message))
+        raise
 
 
 def _route(state: State, hooks: Callable[[], Sequence[Hook]], emit: Emit) -> Route:

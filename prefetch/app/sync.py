@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from prefetch.app.noticing import failed_run, open_noticing_runtime
+from prefetch.app.noticing import failing_aloud, open_noticing_runtime
 from prefetch.app.requests import SourceRequest, SyncRequest
 from prefetch.app.runtime import Runtime, open_runtime
 from prefetch.app.selecting import read_all, select
@@ -111,11 +111,8 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
                 return SyncReport.of_nothing(busy=True)
             run_id = await runtime.state.runs.start("sync", clock.now())
             job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
-            try:
+            with failing_aloud(runtime, run_id):
                 return await sync_all(runtime, job, interruption.settle)
-            except Exception as error:
-                runtime.emit(failed_run(run_id, error))
-                raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from prefetch.app.moments import Zone
-from prefetch.app.noticing import failed_run, open_noticing_runtime
+from prefetch.app.noticing import failing_aloud, open_noticing_runtime
 from prefetch.app.requests import Place
 from prefetch.app.runlog import tell_deadline, tell_end, tell_failure, telling
 from prefetch.app.runtime import Runtime
@@ -60,14 +60,14 @@ class TimedSync:
             facts = {"entry": self.entry.name, "run": run_id}
             self.log.info("sync", **facts, cause=self.cause)
             try:
-                report, deadline = await self._sync(runtime, run_id, only)
+                with failing_aloud(runtime, run_id):
+                    report, deadline = await self._sync(runtime, run_id, only)
             except asyncio.CancelledError:
                 await runs.finish(run_id, "interrupted", clock.now())
                 self.log.info("sync ended", **facts, outcome="interrupted")
                 raise
             except Exception as error:  # noqa: BLE001 - no entry may end the schedule of the others
                 await runs.finish(run_id, "failed", clock.now())
-                runtime.emit(failed_run(run_id, error))
                 tell_failure(self.log, facts, first_cause(error))
             else:
                 tell_end(self.log, self.entry.name, report, deadline)

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefetch.app.judging import case_of, fewer_platforms, lacking
 from prefetch.app.moments import Zone, parse_moment
-from prefetch.app.noticing import failed_run, open_noticing_runtime
+from prefetch.app.noticing import failing_aloud, open_noticing_runtime
 from prefetch.app.requests import SourceRequest
 from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_all
@@ -119,11 +119,8 @@ async def _warm(
         async with open_noticing_runtime(settings, place, emit) as runtime:
             run_id = await runtime.state.runs.start("warm", runtime.clock.now())
             job = Job(run_id, parsed, platforms, Patience())
-            try:
+            with failing_aloud(runtime, run_id):
                 return await warming.run(runtime, job, interruption.settle)
-            except Exception as error:
-                runtime.emit(failed_run(run_id, error))
-                raise
     except asyncio.CancelledError:
         if interruption.signal is None:
             raise
