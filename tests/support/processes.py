@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import prefetch
+from support.forking import ROOT, Fork, can_fork, fork, run_fork
 
-_ROOT = Path(prefetch.__file__).parents[1]
 _STARTING_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
@@ -68,7 +67,7 @@ class CommandLine:
             "XDG_CONFIG_HOME": str(self.home / ".config"),
             "XDG_DATA_HOME": str(self.home / ".local/share"),
             "XDG_RUNTIME_DIR": str(self.home / ".run"),
-            "PYTHONPATH": str(_ROOT),
+            "PYTHONPATH": str(ROOT),
             **(extra or {}),
         }
 
@@ -102,8 +101,19 @@ class CommandLine:
         timeout: float = 60,
     ) -> Result:
         """Run it to its end; killed, and TimeoutError, after `timeout` seconds."""
+        environment = self.environment(env)
+        if self._starts_as_usual() and can_fork(environment, stdin):
+            _, _, _, *rest = self.arguments(*words, data_dir=data_dir)
+            code, out, err = await run_fork(
+                rest, environment=environment, directory=self.home, stdin=stdin, timeout=timeout
+            )
+            return Result(code, out.decode(), err.decode())
         process = await self.start(*words, data_dir=data_dir, env=env)
         return await finish(process, stdin=stdin, timeout=timeout)
+
+    def _starts_as_usual(self) -> bool:
+        kind = type(self)
+        return (kind.arguments, kind.start) == (CommandLine.arguments, CommandLine.start)
 
 
 async def until_answers(
@@ -151,7 +161,7 @@ async def run(*command: str | Path, env: Mapping[str, str] | None = None) -> Res
 class UpstreamProcess:
     """The scripted upstream in a process of its own, asked and scripted over HTTP."""
 
-    def __init__(self, process: subprocess.Popen[bytes], address: str) -> None:
+    def __init__(self, process: Fork, address: str) -> None:
         self._process = process
         self.address = address
         self.url = f"http://{address}"
@@ -191,10 +201,13 @@ async def start_upstream(directory: Path, specification: Mapping[str, Any]) -> U
     directory.mkdir(parents=True, exist_ok=True)
     spec, port_file = directory / "spec.json", directory / "port"
     spec.write_text(json.dumps(specification))
-    command = [sys.executable, "-m", "prefetch.demo"]
-    command += ["--port-file", str(port_file), "--spec", str(spec)]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    process = subprocess.Popen(command, env=environment)
+    process = fork(
+        "prefetch.demo",
+        ["--port-file", str(port_file), "--spec", str(spec)],
+        environment=os.environ,
+        directory=directory,
+        streams=(0, 1, 2),
+    )
     await _until(port_file.exists, process)
     return UpstreamProcess(process, port_file.read_text())
 
@@ -266,7 +279,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+async def _until(ready: Callable[[], bool], process: Fork | subprocess.Popen[bytes]) -> None:
     """Wait for a program to be ready; RuntimeError if it ends first, TimeoutError if it hangs."""
     async with asyncio.timeout(_STARTING_SECONDS):
         while not ready():
