@@ -19,9 +19,10 @@ from prefetch.app.warm import Warming
 from prefetch.config.settings import ScheduleEntry, Settings
 from prefetch.events import Remark
 from prefetch.ratelimit.pace import Pace
-from prefetch.scheduler.plan import Cause
+from prefetch.scheduler.plan import REMEMBERED, Cause
 from prefetch.scheduler.ticks import Ticks
 from prefetch.server.accesslog import ServerLog
+from prefetch.state.runs import Runs
 from prefetch.sync.admission import Patience
 from prefetch.sync.deadlinereport import Deadline
 from prefetch.sync.report import SyncReport
@@ -53,7 +54,7 @@ class TimedSync:
             self.settings, place, emit, entry=self.entry.name, deliver=False
         ) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
-            only = await runs.unsettled(self.entry.name) if self.cause is Cause.RETRY else None
+            only = await self._only(runs)
             run_id = await runs.start(
                 "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
             )
@@ -71,6 +72,17 @@ class TimedSync:
                 tell_failure(self.log, facts, first_cause(error))
             else:
                 tell_end(self.log, self.entry.name, report, deadline)
+
+    async def _only(self, runs: Runs) -> frozenset[str] | None:
+        """The references that the run is about; None: all."""
+        name = self.entry.name
+        if self.cause is not Cause.RETRY:
+            return None
+        whole = (await runs.of_entry(name, REMEMBERED)).whole
+        if self.entry.by is not None and whole is not None and not whole.images:
+            # It had failed before it looked at any, and is tried again as what it was.
+            return None
+        return await runs.unsettled(name)
 
     async def _sync(
         self, runtime: Runtime, run_id: str, only: frozenset[str] | None

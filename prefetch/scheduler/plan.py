@@ -24,6 +24,9 @@ _RESUME_PAUSE = timedelta(seconds=5)
 # Retries in a row that bring nothing come ever later: the forecast is a guess.
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
+# Ahead of a deadline what has failed is tried again, too, ever later: it may cost pulls.
+_FIRST_ATTEMPT = timedelta(minutes=1)
+_LAST_ATTEMPT = timedelta(hours=1)
 # Whatever a registry says of its budget's return, it is asked again a day later.
 _LONGEST_WAIT = timedelta(days=1)
 # A tick that we come to so much later has been missed; of a run that lies so far in the future
@@ -82,6 +85,8 @@ def next_run(
         plans.append(_resumption(history.runs, now))
     elif history.deferred and history.retry_at is not None:
         plans.append(_retry(history.runs, history.retry_at, now))
+    if entry.by is not None and last.outcome == "failed":
+        plans += _attempts(entry.by, history.runs, now)
     # Of two that are due, the one that waits for less.
     return min(plans, key=lambda plan: (max(plan.at, now), plan.spread))
 
@@ -119,6 +124,15 @@ def _retry(runs: Sequence[RunRecord], retry_at: datetime, now: datetime) -> Plan
     wait = min(retry_at - ended, _LONGEST_WAIT)
     spread = max(0.0, min(_RETRY_SPREAD * wait.total_seconds(), _LONGEST_SPREAD))
     return Plan(max(ended + wait, earliest), Cause.RETRY, spread)
+
+
+def _attempts(by: Ticks, runs: Sequence[RunRecord], now: datetime) -> list[Plan]:
+    """The next attempt at what has failed, if there is time for one."""
+    last = runs[0]
+    tried = sum(1 for _ in itertools.takewhile(lambda run: run.cause == Cause.RETRY, runs))
+    pause = min(_FIRST_ATTEMPT * 2**tried, _LAST_ATTEMPT)
+    at = min(last.finished_at or last.started_at, now) + pause
+    return [Plan(at, Cause.RETRY)] if at < by.after(min(last.started_at, now)) else []
 
 
 def _cut_short(run: RunRecord) -> bool:

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from prefetch.scheduler.plan import Cause, Entry, Plan, next_run
-from prefetch.scheduler.ticks import Interval, Ticks
+from prefetch.scheduler.plan import REMEMBERED, Cause, Entry, Plan, next_run
+from prefetch.scheduler.ticks import Ahead, Interval, Ticks
 from prefetch.state.records import EntryHistory, RunRecord
 
 NIGHTLY = Entry("nightly", Ticks("0 3 * * *", "UTC"), jitter=300.0)
@@ -92,6 +92,26 @@ def test_what_was_put_off_is_tried_again_when_the_budget_is_back() -> None:
 def test_a_tick_that_comes_before_the_retry_goes_first() -> None:
     plan = planned(run(NOON, "deferred"), deferred=1, retry_at=TICK + MINUTE)
     assert plan.cause is Cause.TICK
+
+
+def test_ahead_of_a_deadline_what_has_failed_is_tried_again_ever_later() -> None:
+    by = Ticks("0 22 * * *", "UTC")
+    drain = Entry("drain", Ahead(by, 12 * 3600.0), by=by)
+    runs, now, pauses = [run(NOON - MINUTE, "failed")], NOON, []
+    while len(runs) < 30:
+        plan = next_run(drain, EntryHistory(tuple(runs[:REMEMBERED]), whole=runs[-1]), now)
+        if plan.cause is not Cause.RETRY:
+            break
+        pauses.append((plan.at - now) / MINUTE)
+        runs.insert(0, run(plan.at, "failed", cause="retry"))
+        now = plan.at + MINUTE
+    assert pauses == [1, 2, 4, 8, 16, 32, *[60] * 8]
+    # No longer in time: it comes ahead of the next one.
+    assert (plan.cause, plan.at) == (Cause.TICK, NOON + timedelta(hours=22))
+    done = (run(NOON - MINUTE, cause="retry"), *runs)
+    assert next_run(drain, EntryHistory(done, whole=runs[-1]), NOON).cause is Cause.TICK
+    # Without one it waits for its time.
+    assert planned(run(NOON - MINUTE, "failed")).cause is Cause.TICK
 
 
 def test_without_a_moment_there_is_no_retry() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduling import NEVER_SOON, Start, past_runs, write_schedule
+from scheduling import NEVER_SOON, Start, past_runs, turn_back, write_schedule
 
 from support.factories import UpstreamProcessFactory
 from support.processes import CommandLine
@@ -76,6 +76,37 @@ async def test_stopped_it_ends_in_order(
     assert await running.end() == 0
     assert [line["outcome"] for line in running.of("sync ended")] == ["interrupted"]
     assert past_runs(cli, "drain") == [("first", "interrupted")]
+
+
+async def test_sources_that_are_not_there_yet_are_looked_for_again(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, start: Start, tmp_path: Path
+) -> None:
+    upstream = await upstream_process(settings={"limit": None}, images=[EIGHT])
+    config = write_schedule(tmp_path, upstream, {**DRAIN, "sources": ["later.txt"]})
+    # Once it knew of one image, which is gone.
+    (tmp_path / "later.txt").write_text(f"{upstream.address}/gone:1")
+    before = await start(config)
+    await before.wait_for("sync ended", outcome="failed")
+    await before.end()
+    (tmp_path / "later.txt").unlink()
+    turn_back(cli, 20 * 366 * 86400 + 3600)
+    running = await start(config)
+    await running.wait_for("sync failed", entry="drain")
+    (again,) = await running.wait_for("scheduled", cause="retry")
+    assert await running.end() == 0
+    pause = datetime.fromisoformat(again["at"]) - datetime.fromisoformat(again["time"])
+    assert timedelta(seconds=55) < pause <= timedelta(seconds=60)
+    (tmp_path / "images.txt").rename(tmp_path / "later.txt")
+    turn_back(cli, 61)
+    later = await start(config)
+    (ended,) = await later.wait_for("sync ended")
+    assert (ended["synced"], ended["deadline_met"]) == (8, True)
+    assert past_runs(cli, "drain") == [
+        ("first", "failed"),
+        ("missed", "failed"),
+        ("retry", "complete"),
+    ]
+    assert await later.end() == 0
 
 
 @pytest.mark.long  # a deadline is a whole minute

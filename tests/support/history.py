@@ -6,7 +6,7 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,10 @@ def pulls_at(upstream: UpstreamProcess) -> list[float]:
     """When each pull came, as Unix times, to some milliseconds: the log counts from a start that a
     request of ours tells."""
     began = time.time()
-    with suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(f"{upstream.url}/v2/?when", timeout=30)
+    try:
+        urllib.request.urlopen(f"{upstream.url}/v2/?when", timeout=30).close()
+    except urllib.error.HTTPError as error:
+        error.close()
     requests = upstream.requests()
     (ours,) = [request for request in requests if request["query"] == "when"]
     return [began - ours["started"] + each["started"] for each in requests if each["counted"]]
