@@ -34,7 +34,7 @@ def test_a_registry_on_paper_refuses_what_is_beyond_its_limit() -> None:
     assert registry.remaining(HOUR + 1.5) == 1
 
 
-@pytest.mark.parametrize("seed", [0, 3, 6, 9], ids=lambda seed: str(case_of(seed)))
+@pytest.mark.parametrize("seed", [0, 9], ids=lambda seed: str(case_of(seed)))
 def test_a_case_of_each_refill_and_count(seed: int) -> None:
     result = try_case(case_of(seed))
     assert not result.problems
