@@ -20,6 +20,12 @@ LINES = [
 # Clocks are set in each of them within a day or two of one of DAYS, at 1, 2 or 3 o'clock.
 ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]
 DAYS = ["2026-03-08", "2026-03-29", "2026-04-04", "2026-10-03", "2026-10-25", "2026-11-01"]
+ANYWHERE = (
+    st.sampled_from(LINES),
+    st.sampled_from(ZONES),
+    st.sampled_from(DAYS),
+    st.floats(-86400, 2 * 86400),
+)
 
 
 def by_the_minute(line: str, zone: str, moment: datetime) -> datetime:
@@ -46,12 +52,7 @@ def put_forward(zone: str, tick: datetime) -> bool:
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.sampled_from(LINES),
-    st.sampled_from(ZONES),
-    st.sampled_from(DAYS),
-    st.floats(-86400, 2 * 86400),
-)
+@given(*ANYWHERE)
 def test_ticks_come_when_the_clock_on_the_wall_says_so(
     line: str, zone: str, day: str, seconds: float
 ) -> None:
@@ -63,13 +64,7 @@ def test_ticks_come_when_the_clock_on_the_wall_says_so(
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.sampled_from(LINES),
-    st.sampled_from(ZONES),
-    st.sampled_from(DAYS),
-    st.floats(-86400, 2 * 86400),
-    st.integers(1, 10 * 86400),
-)
+@given(*ANYWHERE, st.integers(1, 10 * 86400))
 def test_so_long_ahead_of_each_tick_whatever_the_clock_on_the_wall_does(
     line: str, zone: str, day: str, seconds: float, lead: int
 ) -> None:
