@@ -121,7 +121,8 @@ def print_verdict(deadline: Deadline, *, err: bool = False) -> None:
     for line in verdict_lines(deadline):
         indent = " " * (len(line) - len(line.lstrip()))
         text = click.wrap_text(line.strip(), terminal_width(), indent, f"{indent}  ")
-        click.echo(text, err=err)
+        # Written to sys.stderr itself, which a live display replaces so that it stays below.
+        click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def _ending(deadline: Deadline) -> str:

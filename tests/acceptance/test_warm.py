@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import signal
+import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -338,3 +342,30 @@ async def test_plan_and_budget_tell_what_their_forecast_rests_on(site: Any) -> N
     wrong = await here.cli("plan", here.listed, "--horizon", "soon")
     assert (wrong.code, wrong.stdout) == (2, "")
     assert "--horizon" in one_line(wrong)
+
+
+async def test_on_a_terminal_the_verdict_stands_above_the_display(site: Any) -> None:
+    here = await site(count=2)
+    master, screen = pty.openpty()
+    environment = here.cli.environment({"TERM": "xterm", "COLUMNS": "80"})
+    process = await asyncio.create_subprocess_exec(
+        *here.cli.arguments(*here.words("in 1h")[:-2]),
+        stdout=subprocess.PIPE,
+        stderr=screen,
+        env=environment,
+        cwd=here.cli.home,
+    )
+    os.close(screen)
+    written = bytearray()
+    with suppress(OSError):  # what Linux says of a terminal that nobody has open any more
+        while piece := await asyncio.to_thread(os.read, master, 4096):
+            written += piece
+    os.close(master)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"2 synced" in out
+    assert b"Resolving" in written
+    # Each line of the display is wiped before something else is written in its place.
+    before, verdict, _ = written.partition(b"everything will be warm by")
+    assert verdict
+    assert before.endswith((b"\x1b[2K", b"\n")), bytes(before[-200:])
