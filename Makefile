@@ -25,7 +25,7 @@ test: check ## check, then every test that is not long
 	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist worksteal
 
 test-long: $(VENV)/.dev ## the long tests: soaks, simulations, installs from the wheel
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
 check: $(VENV)/.dev ## lint, format, types, layers, docs
 	$(BIN)/ruff check .

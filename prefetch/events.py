@@ -180,7 +180,10 @@ class PullsSpread:
 
 @dataclass(frozen=True, slots=True)
 class DeadlineMissed:
-    """These references will not be warm by then; `reason` says why, in a few words."""
+    """These references will not be warm by then; `reason` says why, in a few words.
+
+    None: which they are is not known, of an entry of the schedule whose sources cannot be read.
+    """
 
     by: datetime
     images: tuple[str, ...]

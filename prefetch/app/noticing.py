@@ -142,11 +142,14 @@ def failing_aloud(runtime: Runtime, run_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = first_cause(error)
-        known = isinstance(cause, PrefetchError | OSError)
-        message = str(cause) if known else type(cause).__name__
-        runtime.emit(RunFinished(run_id, "failed", message=message))
+        runtime.emit(RunFinished(run_id, "failed", message=why_failed(error)))
         raise
+
+
+def why_failed(error: BaseException) -> str:
+    """What an error says, where it is one that says something to people."""
+    cause = first_cause(error)
+    return str(cause) if isinstance(cause, PrefetchError | OSError) else type(cause).__name__
 
 
 def _route(state: State, hooks: Callable[[], Sequence[Hook]], emit: Emit) -> Route:

@@ -153,8 +153,10 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
         await parts.visibilities.load()
         images = None if job.review is None else await job.review(runtime, parts, work)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(job.until):
+            async with asyncio.timeout_at(job.until) as timer:
                 await engine_of(runtime, parts).run(work, job.patience, images)
+        if timer.expired():
+            work.cut_at = clock.now()
     except asyncio.CancelledError:
         if not interrupted():
             raise

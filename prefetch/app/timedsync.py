@@ -6,16 +6,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from prefetch.app.moments import Zone
-from prefetch.app.noticing import failing_aloud, open_noticing_runtime
+from prefetch.app.noticing import failing_aloud, open_noticing_runtime, why_failed
 from prefetch.app.requests import Place
-from prefetch.app.runlog import tell_deadline, tell_end, tell_failure, telling
+from prefetch.app.runlog import tell_end, tell_failure, telling
 from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_specs
 from prefetch.app.signals import first_cause
 from prefetch.app.sync import Job, sync_all
-from prefetch.app.warm import Warming
+from prefetch.app.timedwarm import TimedWarm
 from prefetch.config.settings import ScheduleEntry, Settings
 from prefetch.events import Remark
 from prefetch.ratelimit.pace import Pace
@@ -54,15 +54,17 @@ class TimedSync:
             self.settings, place, emit, entry=self.entry.name, deliver=False
         ) as runtime:
             runs, clock = runtime.state.runs, runtime.clock
+            began = clock.now()
+            warm = await self._deadline(runtime, began)
             only = await self._only(runs)
             run_id = await runs.start(
-                "schedule", clock.now(), entry=self.entry.name, cause=str(self.cause)
+                "schedule", began, entry=self.entry.name, cause=str(self.cause)
             )
             facts = {"entry": self.entry.name, "run": run_id}
             self.log.info("sync", **facts, cause=self.cause)
             try:
                 with failing_aloud(runtime, run_id):
-                    report, deadline = await self._sync(runtime, run_id, only)
+                    report, deadline = await self._sync(runtime, run_id, only, warm)
             except asyncio.CancelledError:
                 await runs.finish(run_id, "interrupted", clock.now())
                 self.log.info("sync ended", **facts, outcome="interrupted")
@@ -70,8 +72,20 @@ class TimedSync:
             except Exception as error:  # noqa: BLE001 - no entry may end the schedule of the others
                 await runs.finish(run_id, "failed", clock.now())
                 tell_failure(self.log, facts, first_cause(error))
+                if warm is not None:
+                    warm.fail(runtime, why_failed(error))
             else:
                 tell_end(self.log, self.entry.name, report, deadline)
+
+    async def _deadline(self, runtime: Runtime, began: datetime) -> TimedWarm | None:
+        entry, runs = self.entry, runtime.state.runs
+        if entry.by is None:
+            return None
+        warm = TimedWarm(Ticks(entry.by, entry.timezone), entry.timezone, began)
+        history = await runs.of_entry(entry.name, 1)
+        if history.runs:
+            warm.look_back(runtime, history.runs[0], await runs.unsettled(entry.name))
+        return warm
 
     async def _only(self, runs: Runs) -> frozenset[str] | None:
         """The references that the run is about; None: all."""
@@ -79,13 +93,13 @@ class TimedSync:
         if self.cause is not Cause.RETRY:
             return None
         whole = (await runs.of_entry(name, REMEMBERED)).whole
-        if self.entry.by is not None and whole is not None and not whole.images:
-            # It had failed before it looked at any, and is tried again as what it was.
+        if self.entry.by is not None and whole is not None and whole.outcome == "failed":
+            # Perhaps there is more than it came to know of.
             return None
         return await runs.unsettled(name)
 
     async def _sync(
-        self, runtime: Runtime, run_id: str, only: frozenset[str] | None
+        self, runtime: Runtime, run_id: str, only: frozenset[str] | None, warm: TimedWarm | None
     ) -> tuple[SyncReport, Deadline | None]:
         settings, entry = self.settings, self.entry
         parsed = await read_specs(
@@ -95,15 +109,7 @@ class TimedSync:
             runtime.emit(Remark(str(note)))
         platforms = settings.platforms if entry.platforms is None else entry.platforms
         job = Job(run_id, parsed, platforms, Patience(), only)
-        if entry.by is None:
+        if warm is None:
             return await sync_all(runtime, job, self.stopping), None
-        facts = {"entry": entry.name, "run": run_id}
-        warming = Warming(
-            Ticks(entry.by, entry.timezone).after(runtime.clock.now()),
-            Zone(entry.timezone),
-            strict=False,
-            wait=True,
-            tell=lambda deadline: tell_deadline(self.log, facts, deadline),
-        )
-        warmed = await warming.run(runtime, job, self.stopping)
+        warmed = await warm.run(runtime, job, self.stopping, self.log, entry.name)
         return warmed.sync, warmed.deadline

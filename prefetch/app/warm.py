@@ -35,6 +35,8 @@ _LOOKS = 100
 _LONGEST_PAUSE = 60.0
 _SHORTEST_PAUSE = 0.5
 
+TIME_HAS_COME = "that time has come"
+
 # Tells what can be said before the first pull.
 Tell = Callable[[Deadline], None]
 
@@ -205,12 +207,17 @@ class Warming:
         deadline = self._deadline
         if deadline is None or report.interrupted:
             return deadline
-        deferred = [r.reference for r in report.results if r.outcome is Outcome.DEFERRED]
+        deferred, failed = (
+            tuple(r.reference for r in report.results if r.outcome is outcome)
+            for outcome in (Outcome.DEFERRED, Outcome.FAILED)
+        )
+        if failed and not self._missed:
+            runtime.emit(DeadlineMissed(self._by, failed, "they could not be fetched"))
         if report.outcome == "complete":
             return replace(deadline, met=True)
         in_time = runtime.clock.now() < self._by
         if not in_time and deferred and not self._missed:
-            runtime.emit(DeadlineMissed(self._by, tuple(deferred), "that time has come"))
+            runtime.emit(DeadlineMissed(self._by, deferred, TIME_HAS_COME))
         if report.outcome == "failed" or not in_time:
             return replace(deadline, met=False)
         if self._wait or self._parts is None:

@@ -66,9 +66,10 @@ def print_schedule(found: list[Status], output: str) -> None:
     now = datetime.now(UTC)
     rows = [_row(status, now) for status in found]
     if any(status.by_at for status in found):
-        header.insert(1, "WARM BY")
+        # Eight columns are too many for a terminal of 80; NEXT mostly says what UNTIL does.
+        header[1:] = ["WARM BY", *header[1:-1]]
         for row, status in zip(rows, found, strict=True):
-            row.insert(1, near(status.by_at, now))
+            row[1:] = [near(status.by_at, now), *row[1:-1]]
     click.echo(table(header, rows))
 
 

@@ -284,7 +284,8 @@ class ScheduleModel(Strict):
             raise ValueError("lead goes with by alone: cron and every say when it begins")
         if self.by is not None and self.pace is not None:
             raise ValueError("pace goes without by: what has a deadline spends what it may")
-        if self.by is not None and self.jitter >= (self.lead or DEFAULT_LEAD):
+        ahead = self.by is not None and self.cron is None and self.every is None
+        if ahead and self.jitter >= (self.lead or DEFAULT_LEAD):
             raise ValueError("jitter must be less than lead")
         return self
 

@@ -26,12 +26,13 @@ _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
 # Ahead of a deadline what has failed is tried again, too, ever later: it may cost pulls.
 _FIRST_ATTEMPT = timedelta(minutes=1)
-_LAST_ATTEMPT = timedelta(hours=1)
+_LONGEST_ATTEMPT = timedelta(hours=1)
 # Whatever a registry says of its budget's return, it is asked again a day later.
 _LONGEST_WAIT = timedelta(days=1)
 # A tick that we come to so much later has been missed; of a run that lies so far in the future
 # nobody knows how long ago it was, since the clock has been set back.
 _LATE = timedelta(seconds=60)
+_A_MOMENT = timedelta(microseconds=1)
 # Caches behind one address, whose budget comes back at one moment, do not all ask at that moment.
 _RETRY_SPREAD = 0.02
 _LONGEST_SPREAD = 60.0
@@ -39,7 +40,8 @@ _LONGEST_SPREAD = 60.0
 
 class Cause(StrEnum):
     """Why an entry is run: it is its time, it has never been run, a tick has been missed, the last
-    run was cut short, or budget for what that has put off should be back.
+    run was cut short (or has failed, and there is a deadline), or budget for what that has put off
+    should be back.
 
     A retry asks for what the last run has not brought to a good end; all others for everything.
     """
@@ -86,7 +88,7 @@ def next_run(
     elif history.deferred and history.retry_at is not None:
         plans.append(_retry(history.runs, history.retry_at, now))
     if entry.by is not None and last.outcome == "failed":
-        plans += _attempts(entry.by, history.runs, now)
+        plans += _attempt(entry.by, history.runs, now)
     # Of two that are due, the one that waits for less.
     return min(plans, key=lambda plan: (max(plan.at, now), plan.spread))
 
@@ -99,11 +101,21 @@ def next_tick(entry: Entry, history: EntryHistory, now: datetime) -> datetime:
 def _tick(entry: Entry, whole: RunRecord, now: datetime, covered: datetime | None) -> Plan:
     """The first tick that no run of everything has covered; what was missed, once and now."""
     since = max(whole.finished_at or whole.started_at, covered or whole.started_at)
+    if entry.by is not None:
+        # It was for that deadline, and for no other.
+        since = min(since, entry.by.after(whole.started_at) - _A_MOMENT)
     began = None if _lies_ahead(whole.started_at, now) else whole.started_at
     tick = entry.ticks.after(min(since, now), began)
     if tick <= now - _LATE:
-        return Plan(now, Cause.MISSED, entry.jitter)
-    return Plan(tick, Cause.TICK, entry.jitter)
+        return Plan(now, Cause.MISSED, _jitter(entry, now))
+    return Plan(tick, Cause.TICK, _jitter(entry, tick))
+
+
+def _jitter(entry: Entry, at: datetime) -> float:
+    """What is put off for no good reason must not eat up the time that is left."""
+    if entry.by is None:
+        return entry.jitter
+    return min(entry.jitter, (entry.by.after(at) - at).total_seconds() / 2)
 
 
 def _resumption(runs: Sequence[RunRecord], now: datetime) -> Plan:
@@ -126,13 +138,13 @@ def _retry(runs: Sequence[RunRecord], retry_at: datetime, now: datetime) -> Plan
     return Plan(max(ended + wait, earliest), Cause.RETRY, spread)
 
 
-def _attempts(by: Ticks, runs: Sequence[RunRecord], now: datetime) -> list[Plan]:
-    """The next attempt at what has failed, if there is time for one."""
-    last = runs[0]
-    tried = sum(1 for _ in itertools.takewhile(lambda run: run.cause == Cause.RETRY, runs))
-    pause = min(_FIRST_ATTEMPT * 2**tried, _LAST_ATTEMPT)
-    at = min(last.finished_at or last.started_at, now) + pause
-    return [Plan(at, Cause.RETRY)] if at < by.after(min(last.started_at, now)) else []
+def _attempt(by: Ticks, runs: Sequence[RunRecord], now: datetime) -> list[Plan]:
+    """The next attempt at all of what has failed, if there is time for one."""
+    failed = list(itertools.takewhile(lambda run: run.outcome == "failed", runs))
+    last, first = (min(run.finished_at or run.started_at, now) for run in (failed[0], failed[-1]))
+    at = last + min(max(last - first, _FIRST_ATTEMPT), _LONGEST_ATTEMPT)
+    in_time = max(at, now) < by.after(min(runs[0].started_at, now))
+    return [Plan(at, Cause.RESUMED)] if in_time else []
 
 
 def _cut_short(run: RunRecord) -> bool:

@@ -23,26 +23,22 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An entry of the schedule; `platforms` are its own, `plan` is what comes next, less jitter."""
+    """An entry of the schedule; `platforms` are its own, `plan` is what comes next, less jitter.
+
+    `by_at` is the deadline of the run that is under way, or of the next one.
+    """
 
     entry: Entry
     platforms: PlatformSet | None
     history: EntryHistory
     plan: Plan
     running: bool
+    by_at: datetime | None = None
 
     @property
     def last(self) -> RunRecord | None:
         """Its latest run."""
         return self.history.runs[0] if self.history.runs else None
-
-    @property
-    def by_at(self) -> datetime | None:
-        """The deadline of the run that is under way, or of the next one."""
-        if self.entry.by is None:
-            return None
-        begins = self.last.started_at if self.running and self.last else self.plan.at
-        return self.entry.by.after(begins)
 
     def document(self) -> JSON:
         """One object of `schedule --list -o json`."""
@@ -92,5 +88,7 @@ async def statuses(
         # What a run under way puts off is not known yet.
         tick = Plan(next_tick(entry, history, now), Cause.TICK)
         plan = tick if running else next_run(entry, history, now)
-        found.append(Status(entry, platforms, history, plan, running))
+        begins = history.runs[0].started_at if running and history.runs else max(plan.at, now)
+        by_at = None if entry.by is None else entry.by.after(begins)
+        found.append(Status(entry, platforms, history, plan, running, by_at))
     return found

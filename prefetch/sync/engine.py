@@ -31,12 +31,16 @@ _NO_TURN = "its turn at the smooth pace had not come when the run's time was ove
 @dataclass(slots=True)
 class Run:
     """The results of a run so far, in the order of the references, what each has cost, and whose
-    pulls were spread."""
+    pulls were spread.
+
+    `cut_at` is when its time was over, if it was: from then on what is left may be tried again.
+    """
 
     wanted: Sequence[Wanted] = ()
     results: dict[str, ImageResult] = field(default_factory=dict)
     spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     spread: list[PullsSpread] = field(default_factory=list)
+    cut_at: datetime | None = None
 
     def ordered(self) -> list[ImageResult]:
         """One result a reference; what an interruption left undone counts as deferred."""
@@ -52,6 +56,7 @@ class Run:
             pulls_alternates=spent.pulls_alternates,
             fetched_from=spent.sources,
             bytes_fetched=spent.bytes_fetched,
+            retry_at=self.cut_at,
             problem=Problem("INTERRUPTED", "the run was interrupted before this image was whole"),
         )
 

@@ -260,14 +260,15 @@ class Composer:
         )
 
     def _missed(self, event: DeadlineMissed) -> None:
-        by = rfc3339(event.by)
+        by, count = rfc3339(event.by), len(event.images)
+        what = _plural(count, "image") if count else f"The scheduled sync {self._entry}"
         self._tell(
             "deadline_missed",
-            f"{_plural(len(event.images), 'image')} will not be warm by {by}: {event.reason}.",
+            f"{what} will not be warm by {by}: {event.reason}.",
             {
                 "by": by,
                 "images": list(event.images[:_MOST_NAMED]),
-                "count": len(event.images),
+                "count": count,
                 "reason": event.reason,
             },
             Condition(

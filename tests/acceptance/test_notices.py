@@ -158,10 +158,11 @@ async def test_others_who_will_reach_the_reserve(
         )
         syncing = Syncing(cli, upstream, config)
         # How fast others are is seen from one reading to the next.
-        for _ in range(20):
+        for _ in range(40):
             await syncing("app0:v1.0.0")
             if receiver.events:
                 break
+            await asyncio.sleep(0.5)
         document = assert_signed(await receiver.wait_for("reserve_threatened"))
         await syncing("app0:v1.0.0")
     assert receiver.events == ["reserve_threatened"]

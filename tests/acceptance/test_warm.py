@@ -346,6 +346,9 @@ async def test_plan_and_budget_tell_what_their_forecast_rests_on(site: Any) -> N
 
 async def test_on_a_terminal_the_verdict_stands_above_the_display(site: Any) -> None:
     here = await site(count=2)
+    # So the display is there for a while before the verdict is.
+    throttled = {"name": "throttle", "kind": "manifest", "count": 1, "seconds": 1}
+    here.upstream.ask("faults", [throttled])
     master, screen = pty.openpty()
     environment = here.cli.environment({"TERM": "xterm", "COLUMNS": "80"})
     process = await asyncio.create_subprocess_exec(

@@ -72,7 +72,7 @@ schedule:
   - {name: arm, every: 3600, platforms: linux/arm64}
   - {name: drain, by: "0 2 * * sat", lead: 12h, timezone: Europe/Berlin, jitter: 5m}
   - {name: weekend, by: "0 2 * * sat"}
-  - {name: daily, every: 1d, by: "0 2 * * sat", timezone: UTC}
+  - {name: daily, every: 1d, by: "0 2 * * sat", timezone: UTC, jitter: 1d}
 """
 
 
@@ -136,7 +136,7 @@ def test_the_whole_contract(tmp_path: Path) -> None:
             "drain", jitter=300.0, timezone="Europe/Berlin", by="0 2 * * sat", lead=43200.0
         ),
         ScheduleEntry("weekend", by="0 2 * * sat", lead=86400.0),
-        ScheduleEntry("daily", timezone="UTC", every=86400.0, by="0 2 * * sat"),
+        ScheduleEntry("daily", jitter=86400.0, timezone="UTC", every=86400.0, by="0 2 * * sat"),
     )
 
 

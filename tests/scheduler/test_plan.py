@@ -94,24 +94,49 @@ def test_a_tick_that_comes_before_the_retry_goes_first() -> None:
     assert plan.cause is Cause.TICK
 
 
+BY = Ticks("0 22 * * *", "UTC")
+DRAIN = Entry("drain", Ahead(BY, 12 * 3600.0), by=BY)
+
+
 def test_ahead_of_a_deadline_what_has_failed_is_tried_again_ever_later() -> None:
-    by = Ticks("0 22 * * *", "UTC")
-    drain = Entry("drain", Ahead(by, 12 * 3600.0), by=by)
     runs, now, pauses = [run(NOON - MINUTE, "failed")], NOON, []
     while len(runs) < 30:
-        plan = next_run(drain, EntryHistory(tuple(runs[:REMEMBERED]), whole=runs[-1]), now)
-        if plan.cause is not Cause.RETRY:
+        plan = next_run(DRAIN, EntryHistory(tuple(runs[:REMEMBERED]), whole=runs[0]), now)
+        if plan.cause is not Cause.RESUMED:
             break
         pauses.append((plan.at - now) / MINUTE)
-        runs.insert(0, run(plan.at, "failed", cause="retry"))
+        runs.insert(0, run(plan.at, "failed", cause="resumed"))
         now = plan.at + MINUTE
-    assert pauses == [1, 2, 4, 8, 16, 32, *[60] * 8]
+    assert pauses == [1, 2, 5, 11, 23, 47, *[60] * 8]
     # No longer in time: it comes ahead of the next one.
     assert (plan.cause, plan.at) == (Cause.TICK, NOON + timedelta(hours=22))
-    done = (run(NOON - MINUTE, cause="retry"), *runs)
-    assert next_run(drain, EntryHistory(done, whole=runs[-1]), NOON).cause is Cause.TICK
+    done = (run(NOON - MINUTE, cause="resumed"), *runs)
+    assert next_run(DRAIN, EntryHistory(done, whole=runs[-1]), NOON).cause is Cause.TICK
+    # Nor is it once the deadline has passed and nobody was there.
+    failed = run(NOON - MINUTE, "failed")
+    late = next_run(DRAIN, EntryHistory((failed,), whole=failed), NOON + timedelta(hours=11))
+    assert late == Plan(NOON + timedelta(hours=22), Cause.TICK)
     # Without one it waits for its time.
     assert planned(run(NOON - MINUTE, "failed")).cause is Cause.TICK
+
+
+def test_a_run_covers_no_tick_that_is_for_another_deadline() -> None:
+    entry = Entry("drain", Ahead(BY, 24 * 3600.0), by=BY)
+    # It was cut short at its own deadline, a moment after the tick for the next one.
+    ten = NOON + timedelta(hours=10)
+    last = RunRecord("id", "schedule", NOON, ten + timedelta(seconds=1), "deferred")
+    plan = next_run(entry, EntryHistory((last,), whole=last), ten + timedelta(seconds=2))
+    assert plan == Plan(ten, Cause.TICK)
+
+
+def test_jitter_leaves_at_least_half_of_the_time() -> None:
+    entry = Entry("drain", Ahead(BY, 12 * 3600.0), jitter=11 * 3600.0, by=BY)
+    last = run(NOON - timedelta(days=2))
+    history = EntryHistory((last,), whole=last)
+    missed = next_run(entry, history, NOON + timedelta(hours=9))
+    assert (missed.cause, missed.spread) == (Cause.MISSED, 1800.0)
+    tick = next_run(entry, EntryHistory((run(NOON),), whole=run(NOON)), NOON + MINUTE)
+    assert (tick.cause, tick.spread) == (Cause.TICK, 6 * 3600.0)
 
 
 def test_without_a_moment_there_is_no_retry() -> None:

@@ -64,8 +64,8 @@ def test_others_who_take_all_of_it_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_every_kind_of_case() -> None:
-    """A quarter of what `make simulate` tries: two cases of each kind."""
-    results = try_seeds(range(48))
+    """One case of each kind; `make simulate` tries them all."""
+    results = try_seeds(range(24))
     told = "\n".join(rows(results))
     assert {result.case: result.problems for result in results if result.problems} == {}, told
     foretold = [result for result in results if result.forecast is not None]
