@@ -22,6 +22,7 @@ from typing import Any
 
 from prefetch.demo.settings import UpstreamSettings
 from prefetch.demo.upstream import Upstream
+from support.forking import Fork
 from support.listener import Listener
 from support.processes import CommandLine, Result
 
@@ -79,7 +80,7 @@ class Answer:
 class Server:
     """`prefetch serve` as a process whose log is a file; `address` is `127.0.0.1:port`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Fork | subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self._log = log
         self.address = ""
@@ -231,16 +232,20 @@ def start_server(
 ) -> Server:
     """Start it on a free port, and wait until it listens; `prefix` runs it under a program."""
     log = cli.home / f"serve-{time.monotonic_ns()}.log"
-    command = [*prefix, *cli.arguments("--config", config, "serve", "--listen", listen, *words)]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=cli.environment(env),
-            cwd=cli.home,
-        )
+    serve = ["--config", config, "serve", "--listen", listen, *words]
+    process: Fork | subprocess.Popen[bytes]
+    if prefix:
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*prefix, *cli.arguments(*serve)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=cli.environment(env),
+                cwd=cli.home,
+            )
+    else:
+        process = cli.serve(*serve, log=log, env=env)
     server = Server(process, log)
     try:
         server.ready()
@@ -283,16 +288,7 @@ def command(
     data_dir: Path | None = None,
 ) -> Result:
     """Run any command to its end, beside a server and outside of an event loop."""
-    done = subprocess.run(
-        cli.arguments(*words, data_dir=data_dir),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=cli.environment(env),
-        cwd=cli.home,
-        timeout=60,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return asyncio.run(cli(*words, env=env, data_dir=data_dir))
 
 
 def sync(

@@ -7,6 +7,8 @@ import json
 import re
 import signal
 import ssl
+import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +20,7 @@ import bcrypt
 
 from prefetch.demo.images import Image
 from prefetch.demo.upstream import Upstream
+from support.forking import Fork
 from support.processes import CommandLine, DockerRegistry, Result
 
 _STARTING_SECONDS = 30.0
@@ -33,15 +36,14 @@ class Cache:
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, trust: ssl.SSLContext | None = None
+        self,
+        process: Fork | subprocess.Popen[bytes],
+        log: Path,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self._process = process
+        self._log = log
         self._trust = trust
-        self._lines: list[str] = []
-        loop = asyncio.get_running_loop()
-        self._listening: asyncio.Future[tuple[str, str]] = loop.create_future()
-        # Read to the end: a pipe that is full would hold up the server.
-        self._reading = asyncio.create_task(self._read())
         self.scheme = self.address = ""
         self.killed = False
 
@@ -58,13 +60,12 @@ class Cache:
         """End it with SIGKILL, as if the machine had failed."""
         self.killed = True
         self._process.kill()
-        await self._process.wait()
-        await self._reading
+        await asyncio.to_thread(self._process.wait)
 
     @property
     def log(self) -> str:
-        """What it has written on stderr until now."""
-        return "".join(self._lines)
+        """What it has written until now."""
+        return self._log.read_text(errors="replace")
 
     async def ready(self) -> None:
         """Wait until it listens and `/readyz` says 200.
@@ -73,23 +74,26 @@ class Cache:
         """
         try:
             async with asyncio.timeout(_STARTING_SECONDS):
-                self.scheme, self.address = await self._listening
+                while (found := _LISTENING.search(self.log)) is None:
+                    if self._process.poll() is not None:
+                        code = self._process.returncode
+                        raise RuntimeError(f"it ended with {code}: {self.log}")
+                    await asyncio.sleep(_POLL_SECONDS)
+                self.scheme, self.address = found[1], found[2]
                 while not await asyncio.to_thread(self._says_ready):
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise RuntimeError(f"it is not ready: {self.log}") from None
 
     async def stop(self) -> Result:
-        """End it with SIGTERM and return what it left; killed if that takes too long."""
-        if self._process.returncode is None:
+        """End it with SIGTERM; killed if that takes too long."""
+        if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(_STOPPING_SECONDS):
-                code = await self._process.wait()
-        except TimeoutError:
+            code = await asyncio.to_thread(self._process.wait, _STOPPING_SECONDS)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            code = await self._process.wait()
-        await self._reading
+            code = await asyncio.to_thread(self._process.wait)
         return Result(code, "", self.log)
 
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -107,18 +111,6 @@ class Cache:
             return self.get("/readyz")[0] == 200
         except OSError:
             return False
-
-    async def _read(self) -> None:
-        stream = self._process.stderr
-        assert stream is not None
-        async for line in stream:
-            self._lines.append(line.decode(errors="replace"))
-            found = _LISTENING.search(self._lines[-1])
-            if found and not self._listening.done():
-                self._listening.set_result((found[1], found[2]))
-        if not self._listening.done():
-            code = await self._process.wait()
-            self._listening.set_exception(RuntimeError(f"it ended with {code}: {self.log}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +137,9 @@ async def start_cache(
 ) -> Cache:
     """Start `prefetch serve` on a free port, wait until it is ready; `words` are more options."""
     configured = () if config is None else ("--config", config)
-    process = await cli.start(*configured, "serve", "--listen", listen, *words)
-    assert process.stdin is not None
-    process.stdin.close()
-    cache = Cache(process, trust)
+    log = cli.home / f"serve-{time.monotonic_ns()}.log"
+    process = cli.serve(*configured, "serve", "--listen", listen, *words, log=log)
+    cache = Cache(process, log, trust)
     try:
         await cache.ready()
     except BaseException:

@@ -91,6 +91,8 @@ def _preload() -> None:
 
     import prefetch.app.check
     import prefetch.app.queries
+    import prefetch.app.registry
+    import prefetch.app.serve
     import prefetch.app.sync
     import prefetch.app.warm
     import prefetch.config.schema

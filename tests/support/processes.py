@@ -92,6 +92,26 @@ class CommandLine:
             cwd=self.home,
         )
 
+    def serve(
+        self, *words: str | Path, log: Path, env: Mapping[str, str] | None = None
+    ) -> Fork | subprocess.Popen[bytes]:
+        """Start what goes on for long, with nothing to read; all that it writes goes to `log`."""
+        command, environment = self.arguments(*words), self.environment(env)
+        with open(os.devnull, "rb") as nothing, log.open("wb") as file:
+            streams = nothing.fileno(), file.fileno(), file.fileno()
+            if self._starts_as_usual() and can_fork(environment):
+                return fork(
+                    "prefetch",
+                    command[3:],
+                    environment=environment,
+                    directory=self.home,
+                    streams=streams,
+                )
+            stdin, stdout, stderr = streams
+            return subprocess.Popen(
+                command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=self.home
+            )
+
     async def __call__(
         self,
         *words: str | Path,
@@ -103,9 +123,12 @@ class CommandLine:
         """Run it to its end; killed, and TimeoutError, after `timeout` seconds."""
         environment = self.environment(env)
         if self._starts_as_usual() and can_fork(environment, stdin):
-            _, _, _, *rest = self.arguments(*words, data_dir=data_dir)
             code, out, err = await run_fork(
-                rest, environment=environment, directory=self.home, stdin=stdin, timeout=timeout
+                self.arguments(*words, data_dir=data_dir)[3:],
+                environment=environment,
+                directory=self.home,
+                stdin=stdin,
+                timeout=timeout,
             )
             return Result(code, out.decode(), err.decode())
         process = await self.start(*words, data_dir=data_dir, env=env)
