@@ -70,16 +70,17 @@ async def test_a_limit_on_requests_is_learned_once(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_two_processes_learn_together(
     cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path
 ) -> None:
     upstream = await upstream_process(settings=SETTINGS, images=[MANY])
-    listed = write_list(tmp_path / "images.txt", upstream.references())
-
-    words = ("sync", listed, "-o", "json")
+    # Equal syncs would go one after the other.
+    lists = [write_list(tmp_path / name, upstream.references()) for name in ("a.txt", "b.txt")]
     both = "the other one fetches as well"
-    synced = await asyncio.gather(*(cli(*words, timeout=150, changes=both) for _ in "ab"))
+    synced = await asyncio.gather(
+        *(cli("sync", each, "-o", "json", timeout=200, changes=both) for each in lists)
+    )
 
     assert [each.code for each in synced] == [0, 0], synced[0].stderr
     refused = [each["ended"] for each in upstream.requests() if each["status"] == 429]
