@@ -56,9 +56,10 @@ def tell_failure(log: ServerLog, facts: Mapping[str, str], error: BaseException)
     log.error("sync failed", **facts, **why)
 
 
-def tell_end(log: ServerLog, entry: str, report: SyncReport, deadline: Deadline | None) -> None:
+def tell_end(
+    log: ServerLog, facts: Mapping[str, str], report: SyncReport, deadline: Deadline | None
+) -> None:
     """A line for each failure, and one for the run."""
-    facts = {"entry": entry, "run": report.run_id}
     for error in report.errors:
         log.error("bad entry in a source", **facts, reason=str(error))
     for result in report.results:

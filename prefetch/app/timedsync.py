@@ -7,10 +7,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from prefetch.app.noticing import failing_aloud, open_noticing_runtime, why_failed
 from prefetch.app.requests import Place
-from prefetch.app.runlog import tell_end, tell_failure, telling
+from prefetch.app.runlog import tell_deadline, tell_end, tell_failure, telling
 from prefetch.app.runtime import Runtime
 from prefetch.app.selecting import read_specs
 from prefetch.app.signals import first_cause
@@ -22,10 +23,8 @@ from prefetch.ratelimit.pace import Pace
 from prefetch.scheduler.plan import REMEMBERED, Cause
 from prefetch.scheduler.ticks import Ticks
 from prefetch.server.accesslog import ServerLog
-from prefetch.state.runs import Runs
+from prefetch.state.records import EntryHistory
 from prefetch.sync.admission import Patience
-from prefetch.sync.deadlinereport import Deadline
-from prefetch.sync.report import SyncReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +52,25 @@ class TimedSync:
         async with open_noticing_runtime(
             self.settings, place, emit, entry=self.entry.name, deliver=False
         ) as runtime:
-            runs, clock = runtime.state.runs, runtime.clock
+            runs, clock, name = runtime.state.runs, runtime.clock, self.entry.name
             began = clock.now()
-            warm = await self._deadline(runtime, began)
-            only = await self._only(runs)
-            run_id = await runs.start(
-                "schedule", began, entry=self.entry.name, cause=str(self.cause)
-            )
-            facts = {"entry": self.entry.name, "run": run_id}
+            history, left = await runs.of_entry(name, REMEMBERED), await runs.unsettled(name)
+            warm = self._deadline(began)
+            if warm is not None and history.runs:
+                warm.look_back(runtime, history.runs[0], left)
+            only = self._only(history, left)
+            run_id = await runs.start("schedule", began, entry=name, cause=str(self.cause))
+            facts = {"entry": name, "run": run_id}
             self.log.info("sync", **facts, cause=self.cause)
             try:
                 with failing_aloud(runtime, run_id):
-                    report, deadline = await self._sync(runtime, run_id, only, warm)
+                    job = await self._job(runtime, run_id, only)
+                    if warm is None:
+                        report, deadline = await sync_all(runtime, job, self.stopping), None
+                    else:
+                        tell = partial(tell_deadline, self.log, facts)
+                        warmed = await warm.run(runtime, job, self.stopping, tell)
+                        report, deadline = warmed.sync, warmed.deadline
             except asyncio.CancelledError:
                 await runs.finish(run_id, "interrupted", clock.now())
                 self.log.info("sync ended", **facts, outcome="interrupted")
@@ -75,32 +81,23 @@ class TimedSync:
                 if warm is not None:
                     warm.fail(runtime, why_failed(error))
             else:
-                tell_end(self.log, self.entry.name, report, deadline)
+                tell_end(self.log, facts, report, deadline)
 
-    async def _deadline(self, runtime: Runtime, began: datetime) -> TimedWarm | None:
-        entry, runs = self.entry, runtime.state.runs
-        if entry.by is None:
-            return None
-        warm = TimedWarm(Ticks(entry.by, entry.timezone), entry.timezone, began)
-        history = await runs.of_entry(entry.name, 1)
-        if history.runs:
-            warm.look_back(runtime, history.runs[0], await runs.unsettled(entry.name))
-        return warm
+    def _deadline(self, began: datetime) -> TimedWarm | None:
+        by, zone = self.entry.by, self.entry.timezone
+        return None if by is None else TimedWarm(Ticks(by, zone), zone, began)
 
-    async def _only(self, runs: Runs) -> frozenset[str] | None:
+    def _only(self, history: EntryHistory, left: frozenset[str]) -> frozenset[str] | None:
         """The references that the run is about; None: all."""
-        name = self.entry.name
         if self.cause is not Cause.RETRY:
             return None
-        whole = (await runs.of_entry(name, REMEMBERED)).whole
+        whole = history.whole
         if self.entry.by is not None and whole is not None and whole.outcome == "failed":
             # Perhaps there is more than it came to know of.
             return None
-        return await runs.unsettled(name)
+        return left
 
-    async def _sync(
-        self, runtime: Runtime, run_id: str, only: frozenset[str] | None, warm: TimedWarm | None
-    ) -> tuple[SyncReport, Deadline | None]:
+    async def _job(self, runtime: Runtime, run_id: str, only: frozenset[str] | None) -> Job:
         settings, entry = self.settings, self.entry
         parsed = await read_specs(
             entry.sources or settings.sources, settings, by_nodes=entry.platforms is None
@@ -108,8 +105,4 @@ class TimedSync:
         for note in parsed.notes:
             runtime.emit(Remark(str(note)))
         platforms = settings.platforms if entry.platforms is None else entry.platforms
-        job = Job(run_id, parsed, platforms, Patience(), only)
-        if warm is None:
-            return await sync_all(runtime, job, self.stopping), None
-        warmed = await warm.run(runtime, job, self.stopping, self.log, entry.name)
-        return warmed.sync, warmed.deadline
+        return Job(run_id, parsed, platforms, Patience(), only)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from prefetch.app.moments import Zone
-from prefetch.app.runlog import tell_deadline
 from prefetch.app.runtime import Runtime
 from prefetch.app.sync import Job
-from prefetch.app.warm import TIME_HAS_COME, Warming, WarmReport
+from prefetch.app.warm import TIME_HAS_COME, Tell, Warming, WarmReport
 from prefetch.events import DeadlineMissed
 from prefetch.scheduler.ticks import Ticks
-from prefetch.server.accesslog import ServerLog
 from prefetch.state.records import RunRecord
 
 
@@ -40,18 +38,11 @@ class TimedWarm:
         runtime.emit(DeadlineMissed(self.by, (), reason))
 
     async def run(
-        self, runtime: Runtime, job: Job, stopping: Callable[[], bool], log: ServerLog, entry: str
+        self, runtime: Runtime, job: Job, stopping: Callable[[], bool], tell: Tell
     ) -> WarmReport:
-        """Do the job; see `sync_all`."""
+        """Do the job; see `sync_all`. `tell` hears the verdict before the first pull."""
         if self.by <= runtime.clock.now():
             self.fail(runtime, "its sources were not read by then")
             self.by = self._ticks.after(runtime.clock.now())
-        facts = {"entry": entry, "run": job.run_id}
-        warming = Warming(
-            self.by,
-            self._zone,
-            strict=False,
-            wait=False,
-            tell=lambda deadline: tell_deadline(log, facts, deadline),
-        )
+        warming = Warming(self.by, self._zone, strict=False, wait=False, tell=tell)
         return await warming.run(runtime, job, stopping)

@@ -269,10 +269,9 @@ class ScheduleModel(Strict):
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> ScheduleModel:
-        rhythms = [self.cron, self.every].count(None)
-        if rhythms == 0:
+        if self.cron is not None and self.every is not None:
             raise ValueError("expected one of cron and every, got both")
-        if rhythms == 2 and self.by is None:  # noqa: PLR2004
+        if self.cron is None and self.every is None and self.by is None:
             raise ValueError("expected cron, every or by, got none of them")
         if self.cron is None and self.by is None and self.timezone is not None:
             raise ValueError("timezone goes with cron and by, not with every")
@@ -280,11 +279,11 @@ class ScheduleModel(Strict):
 
     @model_validator(mode="after")
     def _deadline(self) -> ScheduleModel:
-        if self.lead is not None and (self.by is None or self.cron or self.every):
+        ahead = self.by is not None and self.cron is None and self.every is None
+        if self.lead is not None and not ahead:
             raise ValueError("lead goes with by alone: cron and every say when it begins")
         if self.by is not None and self.pace is not None:
             raise ValueError("pace goes without by: what has a deadline spends what it may")
-        ahead = self.by is not None and self.cron is None and self.every is None
         if ahead and self.jitter >= (self.lead or DEFAULT_LEAD):
             raise ValueError("jitter must be less than lead")
         return self
