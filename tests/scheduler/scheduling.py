@@ -60,11 +60,9 @@ class Scheduling:
             if line["event"] == event and all(line.get(k) == v for k, v in facts.items())
         ]
 
-    async def wait_for(
-        self, event: str, number: int = 1, *, patience: float = PATIENCE, **facts: Any
-    ) -> list[Line]:
+    async def wait_for(self, event: str, number: int = 1, **facts: Any) -> list[Line]:
         """The first so many lines of an event, once they are there."""
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(PATIENCE):
             while len(found := self.of(event, **facts)) < number:
                 assert not self._reading.done(), (event, facts, self.lines)
                 self._news.clear()

@@ -231,21 +231,8 @@ def start_server(
     listen: str = "127.0.0.1:0",
 ) -> Server:
     """Start it on a free port, and wait until it listens; `prefix` runs it under a program."""
-    log = cli.home / f"serve-{time.monotonic_ns()}.log"
     serve = ["--config", config, "serve", "--listen", listen, *words]
-    process: Fork | subprocess.Popen[bytes]
-    if prefix:
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [*prefix, *cli.arguments(*serve)],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=cli.environment(env),
-                cwd=cli.home,
-            )
-    else:
-        process = cli.serve(*serve, log=log, env=env)
+    process, log = cli.serve(*serve, env=env, prefix=prefix)
     server = Server(process, log)
     try:
         server.ready()

@@ -8,7 +8,6 @@ import re
 import signal
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
@@ -137,8 +136,7 @@ async def start_cache(
 ) -> Cache:
     """Start `prefetch serve` on a free port, wait until it is ready; `words` are more options."""
     configured = () if config is None else ("--config", config)
-    log = cli.home / f"serve-{time.monotonic_ns()}.log"
-    process = cli.serve(*configured, "serve", "--listen", listen, *words, log=log)
+    process, log = cli.serve(*configured, "serve", "--listen", listen, *words)
     cache = Cache(process, log, trust)
     try:
         await cache.ready()

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -105,6 +105,7 @@ def fork(
     streams: Sequence[int],
 ) -> Fork:
     """`python -m module words`, with the three streams. Raises OSError."""
+    assert _namespaces() == _HOME, "a fork would be on another machine, so to speak"
     task = {
         "module": module,
         "words": list(words),
@@ -120,26 +121,15 @@ def fork(
 
 
 async def run_fork(
-    words: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    directory: Path,
-    stdin: str,
-    timeout: float,
+    start: Callable[[Sequence[int]], Fork], *, stdin: str, timeout: float
 ) -> tuple[int, bytes, bytes]:
-    """`prefetch words` to its end: status, stdout and stderr; killed after `timeout` seconds."""
+    """To its end what is started with these streams: status, stdout and stderr; killed after
+    `timeout` seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         read, write = os.pipe()
         try:
             os.write(write, stdin.encode())
-            streams = (read, out.fileno(), err.fileno())
-            started = fork(
-                "prefetch",
-                words,
-                environment=environment,
-                directory=directory,
-                streams=streams,
-            )
+            started = start((read, out.fileno(), err.fileno()))
         finally:
             os.close(read)
             os.close(write)

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,10 @@ class CommandLine:
 
     def arguments(self, *words: str | Path, data_dir: Path | None = None) -> list[str]:
         """The whole command, to be started by other means."""
-        base = [sys.executable, "-m", "prefetch", "--data-dir", str(data_dir or self.data_dir)]
-        return [*base, *(str(word) for word in words)]
+        return [sys.executable, "-m", "prefetch", *self._options(*words, data_dir=data_dir)]
+
+    def _options(self, *words: str | Path, data_dir: Path | None = None) -> list[str]:
+        return ["--data-dir", str(data_dir or self.data_dir), *map(str, words)]
 
     async def start(
         self,
@@ -93,24 +97,31 @@ class CommandLine:
         )
 
     def serve(
-        self, *words: str | Path, log: Path, env: Mapping[str, str] | None = None
-    ) -> Fork | subprocess.Popen[bytes]:
-        """Start what goes on for long, with nothing to read; all that it writes goes to `log`."""
-        command, environment = self.arguments(*words), self.environment(env)
+        self,
+        *words: str | Path,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> tuple[Fork | subprocess.Popen[bytes], Path]:
+        """Start what goes on for long, with nothing to read; also returns the file that all it
+        writes goes to. `prefix` runs it under a program."""
+        log, environment = self.home / f"serve-{time.monotonic_ns()}.log", self.environment(env)
         with open(os.devnull, "rb") as nothing, log.open("wb") as file:
-            streams = nothing.fileno(), file.fileno(), file.fileno()
-            if self._starts_as_usual() and can_fork(environment):
-                return fork(
-                    "prefetch",
-                    command[3:],
-                    environment=environment,
-                    directory=self.home,
-                    streams=streams,
-                )
-            stdin, stdout, stderr = streams
-            return subprocess.Popen(
-                command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=self.home
+            if not prefix and self._starts_as_usual() and can_fork(environment):
+                streams = nothing.fileno(), file.fileno(), file.fileno()
+                options = self._options(*words)
+                return self._fork(options, environment, streams), log
+            command = [*prefix, *self.arguments(*words)]
+            process = subprocess.Popen(
+                command, stdin=nothing, stdout=file, stderr=file, env=environment, cwd=self.home
             )
+            return process, log
+
+    def _fork(
+        self, options: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]
+    ) -> Fork:
+        return fork(
+            "prefetch", options, environment=environment, directory=self.home, streams=streams
+        )
 
     async def __call__(
         self,
@@ -123,12 +134,9 @@ class CommandLine:
         """Run it to its end; killed, and TimeoutError, after `timeout` seconds."""
         environment = self.environment(env)
         if self._starts_as_usual() and can_fork(environment, stdin):
+            options = self._options(*words, data_dir=data_dir)
             code, out, err = await run_fork(
-                self.arguments(*words, data_dir=data_dir)[3:],
-                environment=environment,
-                directory=self.home,
-                stdin=stdin,
-                timeout=timeout,
+                partial(self._fork, options, environment), stdin=stdin, timeout=timeout
             )
             return Result(code, out.decode(), err.decode())
         process = await self.start(*words, data_dir=data_dir, env=env)
