@@ -22,6 +22,7 @@ _PATIENCE: Final = TransportSettings(
     document_timeout=15.0,
     attempts=1,
     throttle_attempts=1,
+    least_rate=16 * 1024,
     waits_out_throttling=False,
     only_if_cached=True,
 )

@@ -14,6 +14,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from prefetch.clock import Clock
 from prefetch.errors import NetworkError, NotFound, PrefetchError, ServerFault, SizeMismatch
 from prefetch.oci.distribution import parse_content_range, range_from
 from prefetch.oci.model import Descriptor
@@ -27,6 +28,8 @@ _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_SATISFIABLE: Final = 416
 BLOB_STATUSES: Final = (_OK, _PARTIAL, _NOT_SATISFIABLE)
+# Over so many seconds of waiting a body has to come at its least rate.
+_RATE_SECONDS: Final = 15.0
 
 Get = Callable[[Mapping[str, str]], Awaitable[Answer]]
 
@@ -35,8 +38,8 @@ Get = Callable[[Mapping[str, str]], Awaitable[Answer]]
 class BlobStream:
     """A blob's bytes from `offset` on, which is 0 if the registry ignored the range.
 
-    `chunks` raises NetworkError when the connection breaks or stalls and SizeMismatch when more
-    comes than the descriptor says; `total` is the whole blob's size in bytes.
+    `chunks` raises NetworkError when the connection breaks, stalls or trickles, and SizeMismatch
+    when more comes than the descriptor says; `total` is the whole blob's size in bytes.
     """
 
     offset: int
@@ -126,19 +129,52 @@ def begins_at(answer: Answer, descriptor: Descriptor, asked: int) -> int | None:
     return offset
 
 
-def stream(answer: Answer, descriptor: Descriptor, offset: int) -> BlobStream:
+@dataclass(slots=True)
+class LeastRate:
+    """How fast a body has to come, at least, in bytes per second; 0 lets it trickle.
+
+    Only what is waited for counts: a slow disk of ours is not the sender's fault.
+    """
+
+    bytes_per_second: float
+    clock: Clock
+    _waited: float = 0.0
+    _came: int = 0
+
+    async def take(self, read: Awaitable[bytes]) -> bytes:
+        """What `read` gives, taken note of."""
+        began = self.clock.monotonic()
+        chunk = await read
+        self._waited += self.clock.monotonic() - began
+        self._came += len(chunk)
+        return chunk
+
+    def is_missed(self) -> bool:
+        """Whether too little has come for too long."""
+        if self._waited < _RATE_SECONDS:
+            return False
+        missed = self._came < self.bytes_per_second * self._waited
+        self._waited, self._came = 0.0, 0
+        return missed
+
+
+def stream(answer: Answer, descriptor: Descriptor, offset: int, least: LeastRate) -> BlobStream:
     """The answer's body as a stream."""
-    return BlobStream(offset, _chunks(answer, descriptor, offset), descriptor.size)
+    return BlobStream(offset, _chunks(answer, descriptor, offset, least), descriptor.size)
 
 
-async def _chunks(answer: Answer, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+async def _chunks(
+    answer: Answer, descriptor: Descriptor, offset: int, least: LeastRate
+) -> AsyncIterator[bytes]:
     content = answer.response.content
     try:
-        while chunk := await content.readany():
+        while chunk := await least.take(content.readany()):
             offset += len(chunk)
             if offset > descriptor.size:
                 raise _wrong_size(answer, descriptor, offset)
             yield chunk
+            if offset < descriptor.size and least.is_missed():
+                raise NetworkError(f"{answer.url.raw_host} sends too slowly")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise broken(error, answer.url) from None
     if offset < descriptor.size:

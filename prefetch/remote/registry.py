@@ -26,7 +26,14 @@ from prefetch.oci.reference import DEFAULT_TAG, Digest, Reference, Repository
 from prefetch.oci.registries import known_registry
 from prefetch.ratelimit.headers import Observation, parse_observation
 from prefetch.remote.auth import Authenticator
-from prefetch.remote.blobs import BLOB_STATUSES, BlobStream, open_at, open_foreign, stream
+from prefetch.remote.blobs import (
+    BLOB_STATUSES,
+    BlobStream,
+    LeastRate,
+    open_at,
+    open_foreign,
+    stream,
+)
 from prefetch.remote.connections import broken
 from prefetch.remote.faults import header_digest
 from prefetch.remote.manifests import NO_HEAD, Manifests, as_digest, named
@@ -211,7 +218,8 @@ class RegistryClient:
                 lambda: self._open(repository, descriptor, offset), attempts=1
             )
             try:
-                yield stream(answer, descriptor, start)
+                least = LeastRate(self._transport.timeouts.least_rate, self._clock)
+                yield stream(answer, descriptor, start, least)
             finally:
                 answer.close()
 

@@ -77,11 +77,12 @@ class TransportSettings:
     """Patience, in seconds.
 
     `connect_timeout` covers name, TCP and TLS, `document_timeout` a manifest, token or tag list as
-    a whole. Blobs have no total limit. Failed requests are sent at most `attempts` times (throttled
-    ones `throttle_attempts`), after `first_wait` doubling to `longest_wait`, with jitter;
-    `longest_wait` also bounds what Retry-After may ask for. Without `waits_out_throttling`, what
-    would have to wait for a registry that throttles raises Throttled instead. `only_if_cached` asks
-    a cache for what it has, and not to fetch it (RFC 9111, section 5.2.1.7).
+    a whole. Blobs have no total limit, but one that comes at less than `least_rate` bytes a second
+    is broken off. Failed requests are sent at most `attempts` times (throttled ones
+    `throttle_attempts`), after `first_wait` doubling to `longest_wait`, with jitter; `longest_wait`
+    also bounds what Retry-After may ask for. Without `waits_out_throttling`, what would have to
+    wait for a registry that throttles raises Throttled instead. `only_if_cached` asks a cache for
+    what it has, and not to fetch it (RFC 9111, section 5.2.1.7).
     """
 
     connect_timeout: float = 10.0
@@ -91,5 +92,6 @@ class TransportSettings:
     first_wait: float = 0.5
     longest_wait: float = 300.0
     max_redirects: int = 10
+    least_rate: float = 0.0
     waits_out_throttling: bool = True
     only_if_cached: bool = False

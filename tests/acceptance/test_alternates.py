@@ -321,6 +321,23 @@ async def test_a_half_fetched_blob_goes_on_from_another_source(halves: Halves) -
     island.assert_whole()
 
 
+@pytest.mark.long
+async def test_a_blob_that_trickles_goes_on_from_another_source(halves: Halves) -> None:
+    island = halves.island
+    slow = {"kind": "blob", "reference": halves.layer, "method": "GET", "count": None}
+    halves.first.faults.add("slow", bytes_per_second=400, **slow)
+
+    done = await island("sync", *JSON)
+
+    assert done.code == 0, done.stderr
+    [went_on] = halves.ranges(halves.second)
+    assert went_on is not None
+    assert 3_000 < int(went_on.removeprefix("bytes=").removesuffix("-")) < 15_000
+    assert halves.ranges(island.limited) == []
+    assert done.json["alternates_dropped"] == []
+    island.assert_whole()
+
+
 async def test_nobody_is_blamed_for_what_another_has_sent(halves: Halves) -> None:
     island = halves.island
     halves.spoil(halves.first, "corrupt", at=9)
