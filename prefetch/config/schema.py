@@ -330,10 +330,22 @@ class FileModel(Strict):
     def _others(self) -> FileModel:
         for name, model in self.registries.items():
             for place, item in enumerate(model.alternates):
-                if _alternate(item).registry == name:
+                if self._is_itself(name, _alternate(item)):
                     where = f"registries.{name}.alternates.{place}"
                     raise ValueError(f"{where}: a registry is no alternate of itself")
         return self
+
+    def _is_itself(self, name: str, alternate: Alternate) -> bool:
+        """Whether an alternate is the registry, under whatever name."""
+        if alternate.registry == name:
+            return True
+        if name == ANY or alternate.prefix:
+            return False
+        return self._endpoint(alternate.registry) == self._endpoint(name)
+
+    def _endpoint(self, name: str) -> str:
+        model = self.registries.get(name)
+        return ((model.endpoint if model else None) or endpoint_for(name)).rstrip("/")
 
     @model_validator(mode="after")
     def _names_once(self) -> FileModel:

@@ -167,13 +167,23 @@ class Transport:
     ) -> Answer:
         """One request, its redirects followed (never those of a POST).
 
-        `once` forbids aiohttp to send it again by itself. Raises NetworkError, ServerFault,
-        Misrouted, ForbiddenAddress, RegistryError; statuses are for the caller to judge.
+        `once` forbids aiohttp to send it again by itself. The answer's head has to be whole within
+        the document timeout, however it comes. Raises NetworkError, ServerFault, Misrouted,
+        ForbiddenAddress, RegistryError; statuses are for the caller to judge.
         """
         await self._throttle.wait()
         # Should it have closed meanwhile, those who waited do not leave together.
         while await self._rate.wait() and await self._throttle.wait():
             pass
+        try:
+            async with asyncio.timeout(self.timeouts.document_timeout):
+                return await self._followed(method, url, headers, body, once=once)
+        except TimeoutError as error:
+            raise broken(error, url) from None
+
+    async def _followed(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, *, once: bool
+    ) -> Answer:
         left = self._clock.monotonic()
         origin, asked = url.origin(), url
         for _ in range(self.timeouts.max_redirects + 1):

@@ -278,6 +278,14 @@ def test_all_platforms(tmp_path: Path) -> None:
         ("registries: {a.io: {alternates: ['a b']}}", "alternates.0: expected a registry, or a"),
         ("registries: {a.io: {alternates: [https://a]}}", "alternates.0: expected a registry, or"),
         ("registries: {a.io: {alternates: [b.io, a.io/x]}}", "a.io.alternates.1: a registry is no"),
+        (
+            "registries: {docker.io: {alternates: [b.io, registry-1.docker.io]}}",
+            "docker.io.alternates.1: a registry is no alternate of itself",
+        ),
+        (
+            "registries: {a.io: {endpoint: 'http://127.0.0.1:5/', alternates: ['127.0.0.1:5']}}",
+            "a.io.alternates.0: a registry is no alternate of itself",
+        ),
         ("registries: {a.io: {alternates: [{private: true}]}}", "alternates.0.registry: a value"),
         ("registries: {a.io: {alternates: [{registry: b.c, x: 1}]}}", "alternates.0.x: unknown"),
         ("registries: {a.io: {alternates: [[b.io]]}}", "alternates.0: expected a registry, got a"),
