@@ -90,10 +90,12 @@ async def open_noticing_runtime(
     entry: str | None = None,
     deliver: bool = True,
     patience: float = PATIENCE,
+    hurry: asyncio.Event | None = None,
 ) -> AsyncIterator[Runtime]:
     """`open_runtime`, whose events become notices where the configuration has hooks.
 
     `entry` is the entry of the schedule that is run; without `deliver` another task sends them.
+    `hurry` ends the `patience` with which it is waited for that they are taken.
     """
     if not settings.notify:
         async with open_runtime(settings, place, emit) as runtime:
@@ -114,7 +116,7 @@ async def open_noticing_runtime(
             yield runtime
         finally:
             try:
-                await noticing.finish(patience)
+                await noticing.finish(patience, hurry or asyncio.Event())
             except (PrefetchError, OSError) as error:
                 emit(Remark(f"notices are not kept: {error}"))
             finally:

@@ -19,10 +19,15 @@ def end_at_once(status: int) -> None:
 
 
 class Interruption:
-    """Which signal has come, if any. The second one ends the process at once: nothing is lost."""
+    """Which signal has come, if any. The second one ends the process at once: nothing is lost.
+
+    `hurry` is set then, for what waits after the work is done.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.hurry = asyncio.Event()
+        self._cut = True
         self._task: asyncio.Task[Any] | None = None
 
     def watch(self, task: asyncio.Task[Any]) -> None:
@@ -36,13 +41,20 @@ class Interruption:
         """Whether a signal has come; from here on one is only remembered, since what is left to do
         is short.
         """
-        self._task = None
-        return self.signal is not None
+        if self._task is not None:
+            self._task, self._cut = None, self.signal is not None
+        return self._cut and self.signal is not None
+
+    @property
+    def cut_by(self) -> int | None:
+        """The signal that cut the work short; one that comes when all is settled cuts nothing."""
+        return self.signal if self._cut else None
 
     def _caught(self, number: int) -> None:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
+        self.hurry.set()
         if self._task is not None:
             self._task.cancel()
 
@@ -62,7 +74,7 @@ def run(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> tuple[T, int 
         return await work(interruption)
 
     try:
-        return asyncio.run(main()), interruption.signal
+        return asyncio.run(main()), interruption.cut_by
     except asyncio.CancelledError:
         raise SystemExit(128 + (interruption.signal or signal.SIGTERM)) from None
     except BaseExceptionGroup as group:

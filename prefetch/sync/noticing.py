@@ -58,9 +58,9 @@ class Noticing:
         if self._courier is not None:
             self._sending = [asyncio.create_task(self._courier.run())]
 
-    async def finish(self, seconds: float) -> None:
+    async def finish(self, seconds: float, hurry: asyncio.Event) -> None:
         """Look at the meters once more, keep what has come, and wait until it is sent, for that
-        long at most, or not at all when the run was told to end.
+        long at most, until there is a `hurry`, or not at all when the run was told to end.
 
         Raises StateError when nothing can be kept.
         """
@@ -70,9 +70,13 @@ class Noticing:
         while not self._queue.empty():
             await self._keep(self._queue.get_nowait())
         if self._courier is not None and seconds > 0 and not self._interrupted:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._courier.settled()
+            waits = [
+                asyncio.ensure_future(each) for each in (self._courier.settled(), hurry.wait())
+            ]
+            try:
+                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end_all(waits)
 
     async def close(self) -> None:
         """End all of it; what was not sent stays in the outbox."""

@@ -17,7 +17,7 @@ from prefetch.credentials.credential import Secret
 from prefetch.sync.webhooks import sign
 from support.evidence import assert_no_crash, assert_no_secret
 from support.factories import UpstreamProcessFactory
-from support.processes import CommandLine, Result, UpstreamProcess
+from support.processes import CommandLine, Result, UpstreamProcess, finish
 from support.receiver import Received, Receiver, Reply
 
 APP = {"repository": "app{n}", "single": True, "layers": 1, "tags": ["v1.0.0"]}
@@ -417,3 +417,26 @@ async def test_without_hooks_there_is_nothing_to_try(cli: CommandLine) -> None:
     assert "there is no notify and no configuration file" in result.stderr
     listed = await cli("notify", "--list", "-o", "json")
     assert (listed.code, listed.json) == (0, [])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+async def test_a_signal_ends_the_waiting_for_hooks_and_nothing_else(
+    cli: CommandLine, upstream_process: UpstreamProcessFactory, tmp_path: Path, missing: bool
+) -> None:
+    """The run is over when they are waited for: its outcome and its status stay what they are."""
+    upstream = await upstream_process(settings={"limit": 1}, images=[{**APP, "count": 2}])
+    async with Receiver(Reply(seconds=30)) as receiver:
+        config = write_config(tmp_path, upstream, hook(receiver))
+        names = ["app0:v1.0.0", "app0:none" if missing else "app1:v1.0.0"]
+        images = [word for name in names for word in ("--image", f"{upstream.address}/{name}")]
+        process = await cli.start(
+            *("--config", config, "sync", "--platform", "linux/amd64", *images, "-o", "json"),
+            env={"HOOK_SECRET": SECRET},
+        )
+        await receiver.wait_for("run_failed" if missing else "run_deferred")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        ended = await finish(process)
+        assert time.monotonic() - began < 2
+    outcome, status = ("failed", 1) if missing else ("deferred", 75)
+    assert (ended.code, ended.json["outcome"]) == (status, outcome), ended.stderr
