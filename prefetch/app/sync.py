@@ -14,8 +14,10 @@ from prefetch.app.selecting import read_all, select
 from prefetch.app.signals import Interruption, run
 from prefetch.app.turns import job_name, turn
 from prefetch.config.settings import Settings
+from prefetch.errors import SourceError, UsageError
 from prefetch.events import Emit, Remark, RunFinished, RunStarted
 from prefetch.oci.platform import PlatformSet
+from prefetch.ratelimit.pace import Pace
 from prefetch.remote.registry import RegistryClient
 from prefetch.sources.selector import Parsed
 from prefetch.state.ledger import Budget
@@ -35,6 +37,7 @@ from prefetch.sync.wanted import Action, Outcome, PlannedImage, Spent
 
 # So long a run waits for the one before it, without --wait.
 _TURN_SECONDS = 30.0
+_NOT_EXPANDED = "the run's time was over before it was known which tags they name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,11 @@ async def _sync(request: SyncRequest, emit: Emit, interruption: Interruption) ->
 
 async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) -> SyncReport:
     settings, platforms, parsed = await read_all(request.source, emit)
-    async with open_noticing_runtime(settings, request.source.place, emit) as runtime:
+    if request.timeout is not None and not (request.wait or _is_smooth(request, settings)):
+        raise UsageError("--timeout goes with --wait or --pace smooth")
+    async with open_noticing_runtime(
+        settings, request.source.place, emit, hurry=interruption.hurry
+    ) as runtime:
         clock = runtime.clock
         deadline = None if request.timeout is None else clock.monotonic() + request.timeout
         until = deadline if request.wait else clock.monotonic() + _TURN_SECONDS
@@ -113,6 +120,14 @@ async def _synced(request: SyncRequest, emit: Emit, interruption: Interruption) 
             job = Job(run_id, parsed, platforms, Patience(request.wait, deadline))
             with failing_aloud(runtime, run_id):
                 return await sync_all(runtime, job, interruption.settle)
+
+
+def _is_smooth(request: SyncRequest, settings: Settings) -> bool:
+    """Whether pulls at some registry are spread."""
+    if request.source.place.pace is not None:
+        return Pace(request.source.place.pace) is Pace.SMOOTH
+    every = [*settings.registries.values(), settings.any_registry]
+    return any(each is not None and each.pace is Pace.SMOOTH for each in every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +157,23 @@ async def sync_all(runtime: Runtime, job: Job, interrupted: Callable[[], bool]) 
     clock, emit = runtime.clock, runtime.emit
     started = clock.monotonic()
     work, parts = Run(), parts_of(runtime)
-    errors = job.parsed.errors
+    errors = [*job.parsed.errors]
     try:
-        selection = await select(job.parsed, runtime, job.platforms)
-        errors = selection.errors
-        work.wanted = [
-            wanted for wanted in selection.wanted if job.only is None or wanted.name in job.only
-        ]
-        emit(RunStarted(job.run_id, len(work.wanted)))
-        await parts.visibilities.load()
-        images = None if job.review is None else await job.review(runtime, parts, work)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(job.until) as timer:
+                selection = await select(job.parsed, runtime, job.platforms)
+                errors = [*selection.errors]
+                work.wanted = [
+                    each for each in selection.wanted if job.only is None or each.name in job.only
+                ]
+                emit(RunStarted(job.run_id, len(work.wanted)))
+                await parts.visibilities.load()
+                images = None if job.review is None else await job.review(runtime, parts, work)
                 await engine_of(runtime, parts).run(work, job.patience, images)
         if timer.expired():
             work.cut_at = clock.now()
+            if not work.wanted:
+                errors.append(SourceError("sources", None, _NOT_EXPANDED))
     except asyncio.CancelledError:
         if not interrupted():
             raise

@@ -36,6 +36,9 @@ _LONGEST_PAUSE = 60.0
 _SHORTEST_PAUSE = 0.5
 
 TIME_HAS_COME = "that time has come"
+_NO_PROMISE = "not everything can be promised by then"
+_NOT_PLANNED = "what they lack was not known by then"
+_NOT_READ = "not all of the sources can be read"
 
 # Tells what can be said before the first pull.
 Tell = Callable[[Deadline], None]
@@ -118,7 +121,8 @@ async def _warm(
     place = request.source.place
     try:
         settings, platforms, parsed = await read_all(request.source, emit)
-        async with open_noticing_runtime(settings, place, emit) as runtime:
+        hurry = interruption.hurry
+        async with open_noticing_runtime(settings, place, emit, hurry=hurry) as runtime:
             run_id = await runtime.state.runs.start("warm", runtime.clock.now())
             job = Job(run_id, parsed, platforms, Patience())
             with failing_aloud(runtime, run_id):
@@ -147,16 +151,20 @@ class Warming:
         self._images: Sequence[PlannedImage] = ()
         self._begun: set[str] = set()
         self._missed = False
+        self._all_read = True
+        self._told: set[str] = set()
+        self._emit: Emit | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def run(self, runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> WarmReport:
         """Do the job by then; see `sync_all`. How it waits is decided here."""
+        self._emit, self._all_read = runtime.emit, not job.parsed.errors
         runtime = replace(runtime, emit=Stream([runtime.emit, self._follow]).emit)
         clock = runtime.clock
         until = clock.monotonic() + (self._by - clock.now()).total_seconds()
         job = replace(
             job,
-            patience=Patience(self._wait, until),
+            patience=Patience(self._wait, until, insist=self._wait),
             review=self._review,
             until=until + _GRACE_SECONDS,
         )
@@ -170,6 +178,9 @@ class Warming:
         match event:
             case ImageStarted(name) | ImageFinished(name):
                 self._begun.add(name)
+        if self._wait and isinstance(event, ImageFinished) and event.outcome == Outcome.FAILED:
+            # Whoever waits for hours wants to know of the first at once, of the rest together.
+            self._say_if_failed([event.reference], at_once=True)
 
     async def _review(self, runtime: Runtime, parts: Parts, work: Run) -> Sequence[PlannedImage]:
         """Say what can be said; what is to be carried out."""
@@ -179,8 +190,12 @@ class Warming:
         self._parts = parts
         self._tell(self._deadline)
         self._say_if_missed(runtime, self._deadline.verdict)
+        if runtime.clock.now() >= self._by:
+            return _refuse(images, work, "INTERRUPTED", TIME_HAS_COME)
         if self._strict and not self._deadline.feasible:
-            return _refuse(images, work)
+            return _refuse(images, work, "DEADLINE_NOT_PROMISED", _NO_PROMISE)
+        if self._strict and not self._all_read:
+            return _refuse(images, work, "DEADLINE_NOT_PROMISED", _NOT_READ)
         self._watch = asyncio.create_task(self._watching(runtime, parts))
         return images
 
@@ -191,7 +206,13 @@ class Warming:
             pause = min(max(left / _LOOKS, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             await runtime.clock.sleep(pause)
             # What has begun holds its pulls already. A look that fails is taken again.
-            waiting = [each for each in self._images if each.wanted.name not in self._begun]
+            # What fails for now is tried again.
+            waiting = [
+                each
+                for each in self._images
+                if each.wanted.name not in self._begun
+                and not (each.problem is not None and each.problem.retryable)
+            ]
             with suppress(PrefetchError):
                 case = await case_of(runtime, parts, waiting, self._by)
                 self._say_if_missed(runtime, judge(case))
@@ -201,18 +222,31 @@ class Warming:
         if verdict.late and not self._missed:
             runtime.emit(DeadlineMissed(self._by, verdict.late, why_late(verdict)))
         self._missed = bool(verdict.late)
+        self._told.update(verdict.lost)
+
+    def _say_if_failed(self, images: Sequence[str], *, at_once: bool = False) -> None:
+        """Say that images could not be fetched, where that is news."""
+        failed = tuple(each for each in images if each not in self._told)
+        if not failed or self._missed or self._emit is None or (at_once and self._told):
+            return
+        self._told.update(failed)
+        what = "it" if len(failed) == 1 else "they"
+        self._emit(DeadlineMissed(self._by, failed, f"{what} could not be fetched"))
 
     async def _ended(self, runtime: Runtime, report: SyncReport) -> Deadline | None:
         """The verdict in the end: without waiting, that on what is left."""
         deadline = self._deadline
-        if deadline is None or report.interrupted:
+        if report.interrupted:
             return deadline
         deferred, failed = (
             tuple(r.reference for r in report.results if r.outcome is outcome)
             for outcome in (Outcome.DEFERRED, Outcome.FAILED)
         )
-        if failed and not self._missed:
-            runtime.emit(DeadlineMissed(self._by, failed, "they could not be fetched"))
+        if deadline is None:
+            if deferred:
+                runtime.emit(DeadlineMissed(self._by, deferred, _NOT_PLANNED))
+            return None
+        self._say_if_failed(failed)
         if report.outcome == "complete":
             return replace(deadline, met=True)
         in_time = runtime.clock.now() < self._by
@@ -227,7 +261,7 @@ class Warming:
         return await judged(runtime, self._parts, rest, self._zone, self._by)
 
 
-def _refuse(images: Sequence[PlannedImage], work: Run) -> list[PlannedImage]:
+def _refuse(images: Sequence[PlannedImage], work: Run, code: str, why: str) -> list[PlannedImage]:
     """Spend nothing: what is lacking is put off. What needs no pull is carried out."""
     todo = lacking(images)
     for image in todo:
@@ -236,10 +270,7 @@ def _refuse(images: Sequence[PlannedImage], work: Run) -> list[PlannedImage]:
             image.wanted.registry,
             Outcome.DEFERRED,
             digest=image.digest,
-            problem=Problem(
-                "DEADLINE_NOT_PROMISED",
-                f"{image.wanted.name}: not begun, since not everything can be promised by then",
-            ),
+            problem=Problem(code, f"{image.wanted.name}: not begun, since {why}"),
         )
     refused = set(map(id, todo))
     return [image for image in images if id(image) not in refused]

@@ -14,10 +14,12 @@ from prefetch.cli.options import Globals
 from prefetch.cli.text import local, plural, size, told
 from prefetch.clock import Clock, SystemClock
 from prefetch.events import (
+    AlternateDropped,
     BlobFinished,
     Emit,
     Event,
     ImageFinished,
+    NoticeFailed,
     PullSpent,
     PullsSpread,
     RunStarted,
@@ -35,8 +37,9 @@ _NEWS = timedelta(minutes=1)
 def progress(common: Globals, *, json: bool) -> Iterator[Emit]:
     """A listener for the run's events, for as long as the run goes on.
 
-    A terminal on standard error gets a live display; a pipe gets a line now and then, and with
-    JSON or --quiet nothing. Logging comes on top when it was asked for.
+    A terminal on standard error gets a live display; a pipe gets a line now and then, with JSON
+    only news, and with --quiet only what went wrong. Logging takes the place of all that when it
+    was asked for.
     """
     stream = Stream()
     with ExitStack() as stack:
@@ -48,9 +51,23 @@ def progress(common: Globals, *, json: bool) -> Iterator[Emit]:
             from prefetch.cli.display import Display
 
             stream.listeners.append(stack.enter_context(Display()))
-        elif not json and not common.quiet:
+        elif json or common.quiet:
+            stream.listeners.append(_trouble if common.quiet else _news)
+        else:
             stream.listeners.append(PlainLines(SystemClock()))
         yield stream.emit
+
+
+def _news(event: Event) -> None:
+    if (line := news_of(event)) is not None:
+        click.echo(line, err=True)
+
+
+def _trouble(event: Event) -> None:
+    """What the result does not tell of: an alternate that lies, a notice that nobody will get."""
+    given_up = isinstance(event, NoticeFailed) and event.given_up
+    if given_up or isinstance(event, AlternateDropped):
+        _news(event)
 
 
 class PlainLines:

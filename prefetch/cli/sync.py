@@ -56,8 +56,6 @@ def sync(
       prefetch sync images.txt --pace smooth
       prefetch sync --cluster --context production
     """
-    if timeout is not None and not wait and pace != "smooth":
-        raise click.UsageError("--timeout goes with --wait or --pace smooth")
     from prefetch.cli.request import source_request
 
     request = source_request(common, images, reserve, pace)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -69,11 +71,14 @@ def terminal_width() -> int:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
-    """Columns under a header, the first one shortened in the middle until a line fits.
+    """Columns under a header, the first one shortened in the middle until a line fits a terminal.
 
-    Numbers (cells of a column whose header ends in a space) are aligned to the right.
+    Numbers (cells of a column whose header ends in a space) are aligned to the right. In a pipe
+    nothing is shortened, unless COLUMNS says how wide it is.
     """
-    width = width or terminal_width()
+    if width is None:
+        fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+        width = terminal_width() if fits else sys.maxsize
     cells = [list(map(str.strip, header)), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     spare = width - sum(widths[1:]) - 2 * (len(widths) - 1)

@@ -42,10 +42,14 @@ Defer = Callable[[PlannedImage, datetime], None]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Whether to wait for budget, and until when (monotonic seconds; None: as long as it takes)."""
+    """Whether to wait for budget, and until when (monotonic seconds; None: as long as it takes).
+
+    `insist`: what fails and may succeed later is tried again until then.
+    """
 
     wait: bool = False
     deadline: float | None = None
+    insist: bool = False
 
 
 def price_to_hold(image: PlannedImage) -> int:

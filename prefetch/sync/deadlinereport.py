@@ -55,7 +55,7 @@ class Deadline:
 def why_late(verdict: Verdict) -> str:
     """Why a deadline will not be met, in a few words."""
     if len(verdict.lost) == len(verdict.late):
-        return "they cannot be fetched"
+        return f"{'it' if len(verdict.late) == 1 else 'they'} cannot be fetched"
     if verdict.lacking:
         return f"at least {verdict.lacking} pulls are lacking by then"
     if verdict.lost:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from prefetch.clock import Clock, rfc3339_due
 from prefetch.errors import BudgetExhausted, PrefetchError
-from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady, PullsSpread
+from prefetch.events import Emit, ImageFinished, ImageStarted, PlanReady, PullsSpread, Remark
 from prefetch.oci.reference import Digest
 from prefetch.remote.registry import RegistryClient
 from prefetch.state.database import State
@@ -25,6 +25,11 @@ from prefetch.sync.sharing import Payer, Sharing
 from prefetch.sync.visibility import Visibilities
 from prefetch.sync.wanted import Grant, ImageResult, Outcome, PlannedImage, Problem, Spent, Wanted
 
+# Between two attempts at what has failed, twice as long each time.
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+# With so little time left nothing is tried again.
+_TOO_LATE = 1.0
+
 _NO_TURN = "its turn at the smooth pace had not come when the run's time was over; run again"
 
 
@@ -34,6 +39,8 @@ class Run:
     pulls were spread.
 
     `cut_at` is when its time was over, if it was: from then on what is left may be tried again.
+    Where it `insists`, `failing` images are tried again before they count as failed; `told` is
+    what was said of them last.
     """
 
     wanted: Sequence[Wanted] = ()
@@ -41,6 +48,9 @@ class Run:
     spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     spread: list[PullsSpread] = field(default_factory=list)
     cut_at: datetime | None = None
+    insists: bool = False
+    failing: dict[str, Problem] = field(default_factory=dict)
+    told: str | None = None
 
     def ordered(self) -> list[ImageResult]:
         """One result a reference; what an interruption left undone counts as deferred."""
@@ -96,20 +106,58 @@ class Engine:
         """
         if images is None:
             images = await self._planner.plan(run.wanted)
+        run.insists = patience.insist
+        latest = {image.wanted.name: image for image in images}
+        self._emit(_plan_ready(images, [i for i in images if not self._is_settled(i)]))
+        try:
+            await self._carry_out(images, run, patience)
+            pause = _FIRST_PAUSE
+            while await self._may_try_again(run, patience, pause):
+                failing = [wanted for wanted in run.wanted if wanted.name in run.failing]
+                again = await self._planner.plan(failing)
+                latest |= {image.wanted.name: image for image in again}
+                await self._carry_out(again, run, patience)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            for name, problem in list(run.failing.items()):
+                self._finish(run, latest[name], Outcome.FAILED, problem=problem)
+            await asyncio.shield(self._remember(list(latest.values()), run))
+
+    async def _carry_out(
+        self, images: Sequence[PlannedImage], run: Run, patience: Patience
+    ) -> None:
+        """Bring each image to an end, or among those that are `failing`."""
         sharing = Sharing()
         todo = [image for image in images if not self._is_settled(image)]
-        self._emit(_plan_ready(images, todo))
-        try:
-            await self._settle([image for image in images if self._is_settled(image)], run)
-            async with asyncio.TaskGroup() as group:
-                for client, some in (await self._resolver.by_client(todo)).items():
-                    group.create_task(self._run_client(client, some, run, patience, sharing))
-        finally:
-            await asyncio.shield(self._remember(images, run))
+        await self._settle([image for image in images if self._is_settled(image)], run)
+        async with asyncio.TaskGroup() as group:
+            for client, some in (await self._resolver.by_client(todo)).items():
+                group.create_task(self._run_client(client, some, run, patience, sharing))
+
+    async def _may_try_again(self, run: Run, patience: Patience, pause: float) -> bool:
+        """Whether something is failing that has time left, after a pause."""
+        if not run.failing:
+            return False
+        if patience.deadline is not None:
+            left = patience.deadline - self._clock.monotonic()
+            if left < _TOO_LATE:
+                return False
+            pause = min(pause, left / 2)
+        self._tell_failing(run)
+        await self._clock.sleep(pause)
+        return True
 
     @staticmethod
     def _is_settled(image: PlannedImage) -> bool:
         return image.problem is not None or image.needs_nothing
+
+    def _tell_failing(self, run: Run) -> None:
+        """Say what is tried again, where that is news."""
+        count, reason = len(run.failing), next(iter(run.failing.values())).message
+        news = f"not fetched yet, and tried again ({count} of {len(run.wanted)}): {reason}"
+        if news != run.told:
+            run.told = news
+            self._emit(Remark(news))
 
     async def _settle(self, images: Sequence[PlannedImage], run: Run) -> None:
         """Images that need no transfer: failed, unchanged, or here under another name."""
@@ -123,7 +171,7 @@ class Engine:
                 try:
                     await self._link(image, image.closure)
                 except PrefetchError as error:
-                    self._finish(run, image, Outcome.FAILED, problem=Problem.of(error))
+                    self._fail(run, image, Problem.of(error))
                     continue
             self._finish(run, image, Outcome.UNCHANGED if unchanged else Outcome.SYNCED)
 
@@ -202,6 +250,9 @@ class Engine:
         return False
 
     def _fail(self, run: Run, image: PlannedImage, problem: Problem) -> None:
+        if run.insists and problem.retryable:
+            run.failing[image.wanted.name] = problem
+            return
         outcome = Outcome.ABSENT if image.absent else Outcome.FAILED
         self._finish(run, image, outcome, problem=problem)
 
@@ -214,6 +265,7 @@ class Engine:
         problem: Problem | None = None,
         retry_at: datetime | None = None,
     ) -> None:
+        run.failing.pop(image.wanted.name, None)
         spent = run.spent[image.wanted.name]
         closure = image.closure or Closure()
         run.results[image.wanted.name] = ImageResult(

@@ -21,6 +21,8 @@ from prefetch.sync.deadline import Case, Claim, Queue, is_promised, promises
 # limits"), in six hours.
 _ACCOUNT_LIMIT = 200
 _ACCOUNT_WINDOW = 21600.0
+# Whoever reads of a later deadline needs a moment to begin: of the longest window, and seconds.
+_SPARE, _LEAST_SPARE = 0.02, 5.0
 
 
 class Remedy(StrEnum):
@@ -86,7 +88,12 @@ def _in_time(case: Case) -> float | None:
 
 def _later(case: Case) -> Change | None:
     ready = _ready(case)
-    return None if ready is None else Change(Remedy.LATER, math.ceil(ready), ready)
+    if ready is None:
+        return None
+    # Begun a little later, everything is promised that much later.
+    windows = [model.window.value for q in case.queues for _, model in q.outlook.limits]
+    spare = max(_LEAST_SPARE, _SPARE * max(windows, default=0.0))
+    return Change(Remedy.LATER, math.ceil(ready + spare), ready)
 
 
 def latest_start(case: Case) -> float | None:

@@ -65,11 +65,15 @@ def platforms_from_text(text: str) -> PlatformSet:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an image has failed or waits: a code, one line for people, the HTTP status if any."""
+    """Why an image has failed or waits: a code, one line for people, the HTTP status if any.
+
+    `retryable`: the same may succeed later.
+    """
 
     code: str
     message: str
     http_status: int | None = None
+    retryable: bool = False
 
     @property
     def is_refusal(self) -> bool:
@@ -80,7 +84,7 @@ class Problem:
     def of(cls, error: PrefetchError) -> Problem:
         """The problem that an exception tells of."""
         status = error.status if isinstance(error, RegistryError) else None
-        return cls(error.code, str(error), status)
+        return cls(error.code, str(error), status, error.retryable)
 
 
 class Action(StrEnum):

@@ -49,7 +49,7 @@ async def test_what_is_most_in_demand_is_fetched_first(
     }
     actions = {image["reference"]: image["action"] for image in planned.json["images"]}
     assert actions == {few: "defer", many: "sync", always: "sync", none: "defer"}
-    shown = await cli("plan", "-", "--reserve", "0", stdin=text)
+    shown = await cli("plan", "-", "--reserve", "0", stdin=text, env={"COLUMNS": "80"})
     assert "2 pods, Always" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
 

@@ -282,6 +282,76 @@ async def test_what_cannot_be_fetched_cannot_be_promised(site: Any) -> None:
     assert done.json["totals"] | {"synced": 2, "failed": 1} == done.json["totals"]
 
 
+async def test_a_source_that_cannot_be_read_is_nothing_to_promise(site: Any) -> None:
+    here = await site(1)
+    here.listed.write_text(f"{here.listed.read_text()}no image at all\n")
+    refused = await here.warm("in 60s", "--strict")
+    assert (refused.code, here.upstream.pulls) == (1, 0), refused.stderr
+    (image,) = refused.json["images"]
+    assert image["error"]["code"] == "DEADLINE_NOT_PROMISED"
+    assert "not all of the sources can be read" in image["error"]["message"]
+
+
+async def test_what_fails_is_told_of_at_once_while_the_rest_waits(site: Any) -> None:
+    here = await site(7)
+    gone = {"name": "not-found", "repository": "app0", "kind": "manifest", "method": "GET"}
+    here.upstream.ask("faults", [{**gone, "count": None}])
+    process = await here.cli.start(*here.words("in 40s"))
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        while line := (await process.stderr.readline()).decode():
+            if "1 image will not be warm by" in line:
+                break
+    assert "it could not be fetched" in line
+    assert process.returncode is None
+    process.send_signal(signal.SIGTERM)
+    ended = await finish(process)
+    assert ended.json["outcome"] == "interrupted", ended.stderr
+
+
+async def test_its_time_also_ends_what_comes_before_the_first_pull(site: Any) -> None:
+    here = await site(3)
+    throttled = {"name": "throttle", "kind": "manifest", "method": "HEAD", "seconds": 60}
+    here.upstream.ask("faults", [{**throttled, "count": None}])
+    result = await here.warm("in 3s", timeout=30)
+    assert (result.code, here.upstream.pulls) == (1, 0), result.stderr
+    assert (result.json["outcome"], result.json["deadline"]) == ("deferred", None)
+    assert result.json["totals"]["seconds"] < 15
+    assert "what they lack was not known by then" in result.stderr
+
+
+@pytest.mark.long
+async def test_what_a_registry_fails_to_give_is_asked_for_again(site: Any) -> None:
+    here = await site(5)
+    down = {"name": "server-error", "kind": "manifest", "method": "GET", "count": None}
+    here.upstream.ask("faults", [down])
+    process = await here.cli.start(*here.words("in 100s"))
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while "tried again (" not in (await process.stderr.readline()).decode():
+            pass
+    here.upstream.ask("faults", method="DELETE")
+    ended = await finish(process, timeout=100)
+    assert (ended.code, ended.json["deadline"]["met"]) == (0, True), ended.stderr
+    assert outcomes(ended.json) == {"synced"}
+    assert await here.all_is_warm()
+
+
+@pytest.mark.long
+async def test_what_is_never_given_has_failed_when_the_time_has_come(site: Any) -> None:
+    here = await site(2)
+    down = {"name": "server-error", "kind": "manifest", "method": "GET", "count": None}
+    here.upstream.ask("faults", [{**down, "repository": "app0"}])
+    result = await here.warm("in 25s")
+    assert (result.code, result.json["deadline"]["met"]) == (1, False), result.stderr
+    assert {i["reference"][-11:]: i["outcome"] for i in result.json["images"]} == {
+        "app0:latest": "failed",
+        "app1:latest": "synced",
+    }
+    assert 20 < result.json["totals"]["seconds"] < 30
+    assert result.stderr.count("1 image will not be warm by") == 1
+
+
 async def test_without_a_limit_it_is_promised(site: Any) -> None:
     here = await site(20, settings={"limit": None, "auth": "none"})
     result = await here.warm("in 60s", "--strict")

@@ -113,6 +113,14 @@ def test_completion_scripts_name_the_program(runner: CliRunner) -> None:
         assert "_PREFETCH_COMPLETE" in result.output
 
 
+def test_in_a_pipe_nothing_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("x" * 100, "1")]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert "x" * 100 in table(("NAME", "N "), rows)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, table(("NAME", "N "), rows).splitlines())) <= 40
+
+
 def test_sizes_and_tables() -> None:
     assert [size(n) for n in (None, 0, 999, 1000, 1_234_567)] == [
         "-",

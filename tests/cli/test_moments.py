@@ -111,6 +111,11 @@ def test_clock_changes(now: str, text: str, expected: str) -> None:
     assert found == datetime.fromisoformat(expected)
 
 
+def test_no_moment_that_is_shown_lies_before_the_one_that_is_meant() -> None:
+    now = NOW.replace(microsecond=250_000)
+    assert parse_moment("in 6h", now, BERLIN) == datetime(2026, 11, 30, 20, 0, 1, tzinfo=UTC)
+
+
 def test_it_is_shown_back_with_its_zone() -> None:
     summer = datetime(2026, 7, 4, 0, 0, tzinfo=UTC)
     assert BERLIN.shown(summer) == "2026-07-04 02:00:00 Europe/Berlin (+02:00)"
