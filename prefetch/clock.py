@@ -44,4 +44,9 @@ def rfc3339(moment: datetime) -> str:
 
 def rfc3339_due(moment: datetime) -> str:
     """The same rounded up: whoever comes back at that second does not come too early."""
-    return rfc3339(moment + timedelta(microseconds=999_999))
+    return rfc3339(whole_second(moment))
+
+
+def whole_second(moment: datetime) -> datetime:
+    """The moment, or the first whole second after it."""
+    return (moment + timedelta(microseconds=999_999)).replace(microsecond=0)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from prefetch.clock import whole_second
 from prefetch.config.values import duration
 from prefetch.errors import UsageError
 
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}))?"
 _NAMED = re.compile(rf"(?:(?P<day>[a-z]+)\s+)?{_CLOCK}", re.IGNORECASE)
-_SECOND = timedelta(seconds=1)
 _IN = re.compile(r"in\s+(?P<duration>\S.*)", re.IGNORECASE)
 _DATED = re.compile(
     r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?", re.IGNORECASE
@@ -86,7 +86,7 @@ def _parsed(words: str, now: datetime, zone: Zone) -> datetime:
     if found := _IN.fullmatch(words):
         moment = now + timedelta(seconds=duration(found["duration"].replace(" ", "")))
         # Moments are shown to the second: none that is shown is to lie before this one.
-        return moment if moment.microsecond == 0 else (moment + _SECOND).replace(microsecond=0)
+        return whole_second(moment)
     if _DATED.fullmatch(words):
         moment = datetime.fromisoformat(words.upper().replace(" ", "T"))
         if moment.tzinfo is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from prefetch.app.judging import case_of, fewer_platforms, lacking
@@ -151,21 +152,19 @@ class Warming:
         self._images: Sequence[PlannedImage] = ()
         self._begun: set[str] = set()
         self._missed = False
-        self._all_read = True
         self._told: set[str] = set()
-        self._emit: Emit | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def run(self, runtime: Runtime, job: Job, interrupted: Callable[[], bool]) -> WarmReport:
         """Do the job by then; see `sync_all`. How it waits is decided here."""
-        self._emit, self._all_read = runtime.emit, not job.parsed.errors
-        runtime = replace(runtime, emit=Stream([runtime.emit, self._follow]).emit)
+        follow = partial(self._follow, runtime.emit)
+        runtime = replace(runtime, emit=Stream([runtime.emit, follow]).emit)
         clock = runtime.clock
         until = clock.monotonic() + (self._by - clock.now()).total_seconds()
         job = replace(
             job,
             patience=Patience(self._wait, until, insist=self._wait),
-            review=self._review,
+            review=partial(self._review, bool(job.parsed.errors)),
             until=until + _GRACE_SECONDS,
         )
         try:
@@ -174,16 +173,18 @@ class Warming:
             await end_all([self._watch] if self._watch else [])
         return WarmReport(report, await self._ended(runtime, report))
 
-    def _follow(self, event: Event) -> None:
+    def _follow(self, emit: Emit, event: Event) -> None:
         match event:
             case ImageStarted(name) | ImageFinished(name):
                 self._begun.add(name)
         if self._wait and isinstance(event, ImageFinished) and event.outcome == Outcome.FAILED:
             # Whoever waits for hours wants to know of the first at once, of the rest together.
-            self._say_if_failed([event.reference], at_once=True)
+            self._say_if_failed(emit, [event.reference], at_once=True)
 
-    async def _review(self, runtime: Runtime, parts: Parts, work: Run) -> Sequence[PlannedImage]:
-        """Say what can be said; what is to be carried out."""
+    async def _review(
+        self, unread: bool, runtime: Runtime, parts: Parts, work: Run
+    ) -> Sequence[PlannedImage]:
+        """Say what can be said; what is to be carried out. `unread`: the sources name more."""
         images = await parts.planner.plan(work.wanted)
         self._images = images
         self._deadline = await judged(runtime, parts, images, self._zone, self._by)
@@ -194,7 +195,7 @@ class Warming:
             return _refuse(images, work, "INTERRUPTED", TIME_HAS_COME)
         if self._strict and not self._deadline.feasible:
             return _refuse(images, work, "DEADLINE_NOT_PROMISED", _NO_PROMISE)
-        if self._strict and not self._all_read:
+        if self._strict and unread:
             return _refuse(images, work, "DEADLINE_NOT_PROMISED", _NOT_READ)
         self._watch = asyncio.create_task(self._watching(runtime, parts))
         return images
@@ -224,14 +225,14 @@ class Warming:
         self._missed = bool(verdict.late)
         self._told.update(verdict.lost)
 
-    def _say_if_failed(self, images: Sequence[str], *, at_once: bool = False) -> None:
+    def _say_if_failed(self, emit: Emit, images: Sequence[str], *, at_once: bool = False) -> None:
         """Say that images could not be fetched, where that is news."""
         failed = tuple(each for each in images if each not in self._told)
-        if not failed or self._missed or self._emit is None or (at_once and self._told):
+        if not failed or self._missed or (at_once and self._told):
             return
         self._told.update(failed)
         what = "it" if len(failed) == 1 else "they"
-        self._emit(DeadlineMissed(self._by, failed, f"{what} could not be fetched"))
+        emit(DeadlineMissed(self._by, failed, f"{what} could not be fetched"))
 
     async def _ended(self, runtime: Runtime, report: SyncReport) -> Deadline | None:
         """The verdict in the end: without waiting, that on what is left."""
@@ -246,7 +247,7 @@ class Warming:
             if deferred:
                 runtime.emit(DeadlineMissed(self._by, deferred, _NOT_PLANNED))
             return None
-        self._say_if_failed(failed)
+        self._say_if_failed(runtime.emit, failed)
         if report.outcome == "complete":
             return replace(deadline, met=True)
         in_time = runtime.clock.now() < self._by

@@ -51,8 +51,10 @@ def progress(common: Globals, *, json: bool) -> Iterator[Emit]:
             from prefetch.cli.display import Display
 
             stream.listeners.append(stack.enter_context(Display()))
-        elif json or common.quiet:
-            stream.listeners.append(_trouble if common.quiet else _news)
+        elif common.quiet:
+            stream.listeners.append(_trouble)
+        elif json:
+            stream.listeners.append(_news)
         else:
             stream.listeners.append(PlainLines(SystemClock()))
         yield stream.emit
@@ -96,10 +98,8 @@ class PlainLines:
                 click.echo(told(event), err=True)
             case WaitStarted():
                 self._wait(event)
-            case _ if (line := news_of(event)) is not None:
-                click.echo(line, err=True)
             case _:
-                pass
+                _news(event)
         if self._clock.monotonic() - self._last >= _LINE_EVERY_SECONDS:
             self._last = self._clock.monotonic()
             self._say()

@@ -46,17 +46,18 @@ class Syncing:
         self.cli, self.upstream, self.config = cli, upstream, config
 
     async def __call__(self, *references: str, env: Mapping[str, str] | None = None) -> Result:
-        images = [word for name in references for word in ("--image", self.name(name))]
-        words = ("--config", self.config, "sync", "--platform", "linux/amd64", *images)
         result = await self.cli(
-            *words,
-            "-o",
-            "json",
+            *self.words(*references),
             env={"HOOK_SECRET": SECRET, **(env or {})},
             changes="hooks are looked at here, and faults are meant for the sync",
         )
         assert_no_crash(result)
         return result
+
+    def words(self, *references: str) -> list[str | Path]:
+        images = [word for name in references for word in ("--image", self.name(name))]
+        platform = ("--platform", "linux/amd64")
+        return ["--config", self.config, "sync", *platform, *images, "-o", "json"]
 
     def name(self, reference: str) -> str:
         return f"{self.upstream.address}/{reference}"
@@ -427,12 +428,10 @@ async def test_a_signal_ends_the_waiting_for_hooks_and_nothing_else(
     upstream = await upstream_process(settings={"limit": 1}, images=[{**APP, "count": 2}])
     async with Receiver(Reply(seconds=30)) as receiver:
         config = write_config(tmp_path, upstream, hook(receiver))
-        names = ["app0:v1.0.0", "app0:none" if missing else "app1:v1.0.0"]
-        images = [word for name in names for word in ("--image", f"{upstream.address}/{name}")]
-        process = await cli.start(
-            *("--config", config, "sync", "--platform", "linux/amd64", *images, "-o", "json"),
-            env={"HOOK_SECRET": SECRET},
+        words = Syncing(cli, upstream, config).words(
+            "app0:v1.0.0", "app0:none" if missing else "app1:v1.0.0"
         )
+        process = await cli.start(*words, env={"HOOK_SECRET": SECRET})
         await receiver.wait_for("run_failed" if missing else "run_deferred")
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
